@@ -6,11 +6,25 @@ import os
 import sys
 import traceback
 
-__all__ = ["CheckpointWriteError", "UserError", "UserNotice", "fail", "one_line", "printable", "tell"]
+__all__ = [
+    "CheckpointWriteError",
+    "UserError",
+    "UserNotice",
+    "data_error",
+    "fail",
+    "one_line",
+    "printable",
+    "tell",
+]
 
 
 class UserError(ValueError):
     """An error in a path, a file or a value. The command line prints one line and exits with status 2."""
+
+
+def data_error(path: str, text: str) -> UserError:
+    """Return an error about the data at a path, which the message names."""
+    return UserError(f"data path {path!r}: {text}")
 
 
 class CheckpointWriteError(UserError):

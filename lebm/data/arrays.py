@@ -14,11 +14,10 @@ from torch import Tensor
 
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.splits import carve, check_counts, check_size, limited, size_in_rows
-from lebm.errors import UserError
+from lebm.data.splits import PARTS, check_counts, check_size, existing_split
+from lebm.errors import UserError, data_error
 from lebm.samplers.noise import keyed_seed
 
-SPLITS = ("train", "validation", "test")
 _NAMES = {
     **{"x": "train", "x_train": "train", "x_val": "validation", "x_valid": "validation", "x_test": "test"},
     **{"y": "train_label", "y_train": "train_label", "label": "train_label", "labels": "train_label"},
@@ -65,7 +64,6 @@ class ArrayData(SplitData):
 
     noun = "rows"
     test_hint = "add an array 'test', or set test_size"
-    limit_eval: int | None = None
 
     def __init__(
         self,
@@ -82,7 +80,7 @@ class ArrayData(SplitData):
         check_size("test_size", test_size)
         self.path, self.seed = path, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.carved = {"validation": validation_size, "test": test_size}
+        self.validation_size, self.test_size = validation_size, test_size
         self._arrays: Mapping[str, Any] | None = None
 
     @classmethod
@@ -99,53 +97,37 @@ class ArrayData(SplitData):
         given = self._read() if self._arrays is None else self._arrays
         named = {_NAMES.get(name, name): value for name, value in given.items()}
         arrays = {name: np.asarray(named[name]) for name in named if not name.endswith(("name", "names"))}
-        known = [*SPLITS, *(f"{name}_label" for name in SPLITS)]
+        known = [*PARTS, *(f"{part}_label" for part in PARTS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
-            raise UserError(
-                f"data path {self.path!r}: holds {', '.join(arrays)}; expected train, and optionally"
-                f" {', '.join(known[1:])}"
+            raise data_error(
+                self.path, f"holds {', '.join(arrays)}; expected train, and optionally {', '.join(known[1:])}"
             )
-        splits = {name: self._array(arrays, name) for name in SPLITS if name in arrays}
-        train = splits["train"]
-        kept = np.arange(len(train))
-        for name, seed in (("test", self.seed), ("validation", self.seed + 1)):
-            if self.carved[name] and name not in splits:
-                kept, own = carve(kept, size_in_rows(self.carved[name], len(train)), seed)
-                splits[name] = train.subset(own)
-        if not len(kept):
-            sizes = " and ".join(f"{name}_size {size}" for name, size in self.carved.items() if size)
-            raise UserError(
-                f"data path {self.path!r}: {sizes} leaves none of {len(train)} training rows; use"
-                " --data.init_args.validation_size 0.1 for a tenth of them"
-            )
-        splits["train"] = train.subset(kept)
-        for name in {"validation", "test"} & splits.keys():
-            places = np.arange(len(splits[name]))
-            splits[name] = splits[name].subset(limited(places, self.limit_eval, self.seed))
-        splits = {name: splits[name] for name in SPLITS if name in splits}
-        shapes = {name: split.image_shape for name, split in splits.items()}
+        sources = {part: self._array(arrays, part) for part in PARTS if part in arrays}
+        shapes = {part: source.image_shape for part, source in sources.items()}
         if len(set(shapes.values())) > 1:
-            raise UserError(f"data path {self.path!r}: rows differ between splits ({shapes})")
-        self.train, self.validation, self.test = (splits.get(name) for name in SPLITS)
+            raise data_error(self.path, f"rows differ between splits ({shapes})")
+        rows = self._divided({part: source.rows for part, source in sources.items()}, self.seed + 1)
+        splits = {part: sources.get(part, sources["train"]).subset(own) for part, own in rows.items()}
+        self.train, self.validation, self.test = (splits.get(part) for part in PARTS)
         self._used = {
             "path": self.path,
             "shape": list(shapes["train"]),
-            "sizes": {name: len(split) for name, split in splits.items()},
+            "sizes": {part: len(split) for part, split in splits.items()},
             "batch_size": self.batch_size,
             "seed": self.seed,
         }
 
     def _read(self) -> Mapping[str, Any]:
-        where, file = f"data path {self.path!r}", Path(self.path)
+        file = Path(self.path)
         if not file.exists():
-            raise UserError(f"{where}: no such file")
+            raise data_error(self.path, "no such file")
         try:
             if not file.name.endswith((".npy", ".npz")):
                 return _idx_files(file)
             found = np.load(file, allow_pickle=False)
             return {"train": found} if isinstance(found, np.ndarray) else dict(found)
         except Exception as error:  # many kinds of errors for damaged files
-            raise UserError(f"{where}: not a .npy, .npz or IDX file of plain numbers") from error
+            raise data_error(self.path, "not a .npy, .npz or IDX file of plain numbers") from error
 
     def _array(self, arrays: Mapping[str, np.ndarray], name: str) -> ImageRows:
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
@@ -171,10 +153,8 @@ class ArrayData(SplitData):
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
         self.setup()
-        known = [name for name in SPLITS if getattr(self, name) is not None]
-        split = known[-1] if split is None else split
-        if split not in known:
-            raise UserError(f"data path {self.path!r}: no split {split!r}; it has {', '.join(known)}")
+        known = [part for part in PARTS if getattr(self, part) is not None]
+        split = existing_split(self.path, known, split)
         rows = getattr(self, split)
         labels = {"label": rows.labels.tolist()} if (rows.labels >= 0).any() else {}
         return Rows(rows, f"{self.path} ({split})", np.arange(len(rows))[:limit], labels)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lebm.data.cache import open_images, split_names
+from lebm.data.cache import CachedImages, open_images, split_names
 from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.sets import Sources, Splitting, class_words
-from lebm.data.splits import check_counts, check_size
+from lebm.data.sets import class_words, held_out_classes, names_of_classes, open_splits
+from lebm.data.splits import check_counts, check_size, held_out_rows, is_normal
 
 
 class ImageData(SplitData):
@@ -131,7 +132,8 @@ class ImageData(SplitData):
         self._where["cache_dir"] = cache_dir
         self._how: dict[str, Any] = asdict(decoding)
         self._how |= {"image_column": image_column, "label_column": label_column, "on_error": on_error}
-        self.splitting = Splitting(validation_size, anomaly_split, seed, limit_train, limit_eval)
+        self.validation_size, self.anomaly_split = validation_size, anomaly_split
+        self.limit_train, self.limit_eval = limit_train, limit_eval
 
     # Reading
 
@@ -139,27 +141,24 @@ class ImageData(SplitData):
         """Decode the images that are not in the cache; Lightning calls this in one process per machine."""
         self._sources()
 
-    def _sources(self) -> Sources:
-        return Sources.open(self.path, self.train_split, self.test_split, self._where, self._how)
+    def _sources(self) -> dict[str, CachedImages]:
+        return open_splits(self.path, self.train_split, self.test_split, self._where, self._how)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the data and make the splits; a second call does nothing."""
         if self._used is not None:
             return
         sources = self._sources()
-        held_out = sources.held_out(self.held_out_label, self.normal_label)
+        held_out = held_out_classes(self.path, sources, self.held_out_label, self.normal_label)
         self.held_out_label = held_out[0] if len(held_out) == 1 else held_out or None
-        self.unlabelled = (
-            sum(int((split.labels < 0).sum()) for split in sources.splits.values()) if held_out else 0
-        )
-        self.label_names = sources.label_names
-        splits = self.splitting.apply(sources, held_out)
+        unlabelled = sum(int((split.labels < 0).sum()) for split in sources.values())
+        self.unlabelled = unlabelled if held_out else 0
+        self.label_names = names_of_classes(sources)
+        splits = self._splits(sources, held_out, self.anomaly_split)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
         self.class_counts = {
-            name: dict(sorted(Counter(split.labels.tolist()).items()))
-            if sources.splits["train"].has_labels
-            else {}
+            name: dict(sorted(Counter(split.labels.tolist()).items())) if sources["train"].has_labels else {}
             for name, split in splits.items()
         }
         self._used = {
@@ -167,24 +166,46 @@ class ImageData(SplitData):
             **{name: self._where[name] for name in ("config_name", "revision")},
             **{name: self._how[name] for name in ("image_size", "channels", "crop", "white_level")},
             "image_shape": list(self.image_shape),
-            "source_splits": {part: split.split for part, split in sources.splits.items()},
+            "source_splits": {part: split.split for part, split in sources.items()},
             "sizes": {name: len(split) for name, split in splits.items()},
             "class_counts": {
                 name: {str(label): n for label, n in counts.items()}
                 for name, counts in self.class_counts.items()
             },
             "label_names": {str(label): name for label, name in self.label_names.items()} or None,
-            "skipped": sum(len(split.skipped) for split in sources.splits.values()),
+            "skipped": sum(len(split.skipped) for split in sources.values()),
             "batch_size": self.batch_size,
             "flip": self.flip,
             "drop_last": self.drop_last,
             "held_out_label": self.held_out_label,
-            **asdict(self.splitting),
+            "validation_size": self.validation_size,
+            "anomaly_split": self.anomaly_split if held_out else None,
+            "seed": self.seed,
+            "limit_train": self.limit_train,
+            "limit_eval": self.limit_eval,
         }
-        if not held_out:
-            self._used["anomaly_split"] = None
-        elif self.test is not None and self.test.anomaly is not None:
+        if self.test is not None and self.test.anomaly is not None:
             self._used["anomaly_base_rate"] = int(self.test.anomaly.sum()) / len(self.test)
+
+    def _splits(
+        self, sources: dict[str, CachedImages], held_out: Sequence[int], protocol: str
+    ) -> dict[str, ImageRows]:
+        """Return the splits that have rows, by name."""
+        own = sources.get("validation")
+        joined = [sources[part] for part in ("train", "test") if part in sources]
+        images, labels = [source.images for source in joined], [source.labels for source in joined]
+        every = np.concatenate(labels)
+        rows = held_out_rows(every, len(labels[0]), held_out, protocol, self.seed)
+        if own is not None:
+            rows["validation"] = np.flatnonzero(is_normal(own.labels, held_out))
+        without = f" without label {', '.join(map(str, held_out))}" if held_out else ""
+        splits = {}
+        for part, kept in self._divided(rows, self.seed + bool(held_out), without).items():
+            if part == "validation" and own is not None:
+                splits[part] = ImageRows([own.images], own.labels, kept, held_out)
+            else:
+                splits[part] = ImageRows(images, every, kept, held_out)
+        return splits
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
         if split is None and self.test_split in split_names(self.path, **self._where):
@@ -203,8 +224,7 @@ class ImageData(SplitData):
     def test_of(self, protocol: str) -> ImageRows | None:
         """Return the test split under another protocol of the held-out classes, see ``anomaly_split``."""
         self.setup()
-        splitting = replace(self.splitting, anomaly_split=protocol)
-        return splitting.apply(self._sources(), self.train.held_out).get("test")
+        return self._splits(self._sources(), self.train.held_out, protocol).get("test")
 
     def notes(self) -> list[str]:
         """Return notes on the held-out classes, the place of their images, and rows without a label."""

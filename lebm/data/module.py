@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lebm.component import Component
 from lebm.data.loader import BatchLoader, ShardedBatchSampler
 from lebm.data.rows import Rows
-from lebm.errors import UserError
+from lebm.data.splits import PARTS, carve, limited, size_in_rows
+from lebm.errors import UserError, data_error
 
 
 class SplitData(LightningDataModule, Component):
@@ -36,6 +37,10 @@ class SplitData(LightningDataModule, Component):
     path: str
     batch_size: int
     eval_batch_size: int
+    validation_size: int | float = 0
+    test_size: int | float = 0
+    limit_train: int | None = None
+    limit_eval: int | None = None
     seed: int
     num_workers: int = 0
     drop_last: bool = True
@@ -69,10 +74,8 @@ class SplitData(LightningDataModule, Component):
         self.setup()  # type: ignore[call-arg]
         rows = getattr(self, part)
         if rows is None:
-            raise UserError(
-                f"data path {self.path!r}: the run has no {part} split; train one with"
-                f" --data.init_args.{part}_size 0.1"
-            )
+            hint = f"train one with --data.init_args.{part}_size 0.1"
+            raise data_error(self.path, f"the run has no {part} split; {hint}")
         return Rows(rows, f"{self.path} ({part})", np.arange(len(rows)))
 
     def describe_split(self) -> dict[str, Any]:
@@ -86,6 +89,40 @@ class SplitData(LightningDataModule, Component):
     def notes(self) -> list[str]:
         """Return notes on the splits, one sentence per entry, which the command line prints."""
         return []
+
+    def _divided(
+        self, rows: dict[str, np.ndarray], validation_seed: int, without: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Set aside the splits that the source lacks, and apply the limits.
+
+        Args:
+            rows: rows of the splits of the source, at least ``train``.
+            validation_seed: seed of the permutation whose first rows are for validation.
+            without: what the training rows are without, for the error.
+
+        Returns:
+            Ascending rows of each split that has rows, in the order of ``PARTS``.
+
+        Raises:
+            UserError: if no training rows are left.
+        """
+        count = len(rows["train"])
+        sizes = {"test": (self.test_size, self.seed), "validation": (self.validation_size, validation_seed)}
+        missing = {part: given for part, given in sizes.items() if given[0] and part not in rows}
+        for part, (size, seed) in missing.items():
+            kept, own = carve(rows["train"], size_in_rows(size, count), seed)
+            rows = {**rows, "train": kept, part: own}
+        if not len(rows["train"]):
+            listed = "".join(f"{part}_size {size}, " for part, (size, _) in missing.items())
+            raise data_error(
+                self.path,
+                f"no training {self.noun} are left ({listed}of {count} {self.noun}{without}); use"
+                f" --data.init_args.{next(iter(missing), 'validation')}_size 0.1 for a tenth",
+            )
+        limits = {"train": self.limit_train, "validation": self.limit_eval, "test": self.limit_eval}
+        return {
+            part: limited(rows[part], limits[part], self.seed) for part in PARTS if len(rows.get(part, ()))
+        }
 
     # Resuming
 
@@ -191,7 +228,7 @@ class SplitData(LightningDataModule, Component):
             UserError: if the test split does not exist.
         """
         if self.test is None:
-            raise UserError(f"data path {self.path!r}: there is no test split; {self.test_hint}")
+            raise data_error(self.path, f"there is no test split; {self.test_hint}")
         return self.evaluation_dataloader(self.test)
 
     def predict_dataloader(self) -> BatchLoader:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lebm.errors import UserError
+from lebm.errors import data_error
 
+PARTS = ("train", "validation", "test")
 VALIDATION_SPLITS = ("validation", "valid", "val")
 TRAIN_FRACTION = 0.8  # share of the normal rows under the protocol "lebm"
 
@@ -26,12 +27,23 @@ def chosen_splits(
     for argument, name in (("train_split", train_split), ("test_split", test_split)):
         if name is not None and name not in names:
             hint = "; null trains without a test set" if argument == "test_split" else ""
-            raise UserError(
-                f"data path {path!r}: no split {name!r} ({argument}{hint}); it has {', '.join(names)}"
-            )
+            raise data_error(path, f"no split {name!r} ({argument}{hint}); it has {', '.join(names)}")
     unused = (name for name in VALIDATION_SPLITS if name in names and name not in (train_split, test_split))
     chosen = {"train": train_split, "validation": next(unused, None), "test": test_split}
     return {part: name for part, name in chosen.items() if name is not None}
+
+
+def existing_split(path: str, names: Sequence[str], split: str | None = None) -> str:
+    """Return a split of a source: by default the only one, or the last that exists of :data:`PARTS`.
+
+    Raises:
+        UserError: if the split does not exist.
+    """
+    if split is None:
+        split = names[0] if len(names) == 1 else next((n for n in reversed(PARTS) if n in names), None)
+    if split not in names:
+        raise data_error(path, f"no split {split!r}; it has {', '.join(names)}")
+    return split
 
 
 def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
@@ -63,58 +75,46 @@ def size_in_rows(size: int | float, rows: int) -> int:
     return size if isinstance(size, int) else max(1, round(size * rows))
 
 
-def carve(rows: np.ndarray, size: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows without ``size`` of them, chosen by a seeded permutation, and those; both ascending."""
-    shuffled, size = _permutation(rows, seed), size_in_rows(size, len(rows))
-    return np.sort(shuffled[size:]), np.sort(shuffled[:size])
+def carve(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows without ``n`` of them, chosen by a seeded permutation, and those; both ascending."""
+    shuffled = _permutation(rows, seed)
+    return np.sort(shuffled[n:]), np.sort(shuffled[:n])
+
+
+def is_normal(labels: np.ndarray, held_out: Sequence[int]) -> np.ndarray:
+    """Return the flags of the rows that are not of a held-out class, ``(N,)``.
+
+    With held-out classes, rows without a label, which have a negative number, are not normal either, because
+    they may be of any class.
+    """
+    return ~np.isin(labels, held_out) & ((labels >= 0) | (not held_out))
 
 
 def held_out_rows(
-    train_labels: np.ndarray,
-    test_labels: np.ndarray,
-    held_out: Sequence[int],
-    protocol: str,
-    validation_size: int | float,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ascending rows for training, validation and testing, with held-out classes in test rows only.
+    labels: np.ndarray, train_count: int, held_out: Sequence[int], protocol: str, seed: int
+) -> dict[str, np.ndarray]:
+    """Return ascending rows for training and testing, with held-out classes in test rows only.
 
-    The rows of the test source are numbered after the rows of the training source. Rows without a label,
-    which have a negative number, are skipped, because they may be of any class.
+    The rows of the test source are numbered after the rows of the training source. Rows without a label are
+    skipped if classes are held out.
 
     Args:
-        train_labels: labels of the training source, ``(N,)``.
-        test_labels: labels of the test source, ``(M,)``.
-        held_out: labels of the anomalies.
+        labels: labels of the training source, then labels of the test source if there is one, ``(N,)``.
+        train_count: number of rows of the training source.
+        held_out: labels of the anomalies; with none, the rows of the two sources.
         protocol: ``"lebm"`` joins both sources. The first 80% of a permutation of all normal rows are for
             training; the other 20% and every held-out row are test rows. ``"official"`` uses the training
             rows without the held-out classes, and all test rows.
-        validation_size: see :func:`check_size`.
-        seed: seed of the permutations.
+        seed: seed of the permutation.
     """
-    labels = np.concatenate([train_labels, test_labels])
-    anomaly = np.isin(labels, held_out)
-    normal = ~anomaly & (labels >= 0)
-    if protocol == "lebm":
+    normal, anomaly = is_normal(labels, held_out), np.isin(labels, held_out)
+    if held_out and protocol == "lebm":
         shuffled = _permutation(np.flatnonzero(normal), seed)
         cut = int(TRAIN_FRACTION * len(shuffled))
-        train = np.sort(shuffled[:cut])
-        test = np.sort(np.concatenate([shuffled[cut:], np.flatnonzero(anomaly)]))
-    else:
-        train = np.flatnonzero(normal[: len(train_labels)])
-        test = len(train_labels) + np.flatnonzero(test_labels >= 0)
-    return *carve(train, validation_size, seed + 1), test
-
-
-def nothing_left(
-    path: str, noun: str, validation_size: int | float, rows: int, held_out: Sequence[int] = ()
-) -> str:
-    """Return the error for a validation split that leaves none of ``rows`` for training."""
-    without = f" without label {', '.join(map(str, held_out))}" if held_out else ""
-    return (
-        f"data path {path!r}: no training {noun} are left (validation_size {validation_size}, of {rows}"
-        f" {noun}{without}); use --data.init_args.validation_size 0.1 for a tenth"
-    )
+        test = np.concatenate([shuffled[cut:], np.flatnonzero(anomaly)])
+        return {"train": np.sort(shuffled[:cut]), "test": np.sort(test)}
+    trained = np.arange(len(labels)) < train_count
+    return {"train": np.flatnonzero(trained & normal), "test": np.flatnonzero(~trained & (normal | anomaly))}
 
 
 def spread_rows(labels: np.ndarray | None, rows: int, n: int, seed: int) -> np.ndarray:

@@ -15,16 +15,8 @@ from lebm.data.loader import ShardedBatchSampler
 from lebm.data.module import SplitData
 from lebm.data.rows import LengthBatchSampler, Rows, TextRows
 from lebm.data.sources import Source, find_source, reading
-from lebm.data.splits import (
-    VALIDATION_SPLITS,
-    carve,
-    check_counts,
-    check_size,
-    chosen_splits,
-    limited,
-    nothing_left,
-)
-from lebm.errors import UserError
+from lebm.data.splits import VALIDATION_SPLITS, check_counts, check_size, chosen_splits, existing_split
+from lebm.errors import UserError, data_error
 from lebm.files import EMBEDDED
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
@@ -79,7 +71,8 @@ def open_text(
     Args:
         path: a text file; a folder with ``train.txt`` and the like; parquet; a Hub name; or
             ``embedded:verses``.
-        split: name of the split. ``None`` takes the only split; if there are several, it takes ``test``.
+        split: name of the split. ``None`` takes the only split; if there are several, it takes the first of
+            test, validation and train that exists.
 
     Returns:
         The sentences, with the number of each row.
@@ -94,11 +87,7 @@ def open_text(
         (300, 'Rejoice over her')
     """
     files = _text_files(path)
-    names = list(files) or text_splits(path, config_name, revision)
-    if split is None:
-        split = names[0] if len(names) == 1 else "test"
-    if split not in names:
-        raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
+    split = existing_split(path, list(files) or text_splits(path, config_name, revision), split)
     if files:
         with files[split].open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             found = _gathered(lines, f"{files[split]}: line", 1, on_error)
@@ -106,9 +95,7 @@ def open_text(
         values = _column(_source(path, config_name, revision), split, text_column)
         found = _gathered((value or "" for value in values), f"{path} ({split}): row", 0, on_error)
     if not found.texts:
-        raise UserError(
-            f"data path {path!r}: the split {split!r} holds no sentences (one per line is expected)"
-        )
+        raise data_error(path, f"the split {split!r} holds no sentences (one per line is expected)")
     return found
 
 
@@ -116,7 +103,7 @@ def _text_files(path: str) -> dict[str, Path]:
     """Return the text file of each split; empty if the path does not lead to text files."""
     location = Path(os.path.expanduser(path))
     if location.is_file() and location.suffix.lower() in _TABLES:
-        raise UserError(f"data path {path!r}: not a parquet table or a text file with one sentence per line")
+        raise data_error(path, "not a parquet table or a text file with one sentence per line")
     if location.is_file() and location.suffix.lower() != ".parquet":
         return {"train": location}
     names = ("train", *VALIDATION_SPLITS, "test")
@@ -125,10 +112,8 @@ def _text_files(path: str) -> dict[str, Path]:
 
 def _source(path: str, config_name: str | None, revision: str | None) -> Source:
     if not path.startswith(EMBEDDED) and Path(path).is_dir() and not any(Path(path).rglob("*.parquet")):
-        raise UserError(
-            f"data path {path!r}: the folder has neither train.txt, validation.txt and test.txt nor parquet"
-            " files"
-        )
+        wanted = "neither train.txt, validation.txt and test.txt nor parquet files"
+        raise data_error(path, f"the folder has {wanted}")
     return find_source(path, config_name, revision)
 
 
@@ -137,16 +122,12 @@ def _column(source: Source, split: str, column: str | None) -> list[str | None]:
         table = reader.split(split)
         column = column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
         if column not in table.column_names:
+            missing = f"no text column {column!r} found" if column else "no text column found"
             known = ", ".join(table.column_names)
-            raise UserError(
-                f"data path {source.path!r}: no text column {repr(column) + ' ' if column else ''}found; set"
-                f" text_column to one of {known}"
-            )
+            raise data_error(source.path, f"{missing}; set text_column to one of {known}")
         values: list[Any] = table[column][:]
     if any(value is not None and not isinstance(value, str) for value in values):
-        raise UserError(
-            f"data path {source.path!r}: the column {column!r} does not hold text; set text_column"
-        )
+        raise data_error(source.path, f"the column {column!r} does not hold text; set text_column")
     return values
 
 
@@ -250,7 +231,7 @@ class TextData(SplitData):
         self.vocabulary_size, self.lowercase, self.max_length = vocabulary_size, lowercase, max_length
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.by_length, self.validation_size, self.seed = by_length, validation_size, seed
-        self.limits = {"limit_train": limit_train, "limit_eval": limit_eval}
+        self.limit_train, self.limit_eval = limit_train, limit_eval
         self._where: dict[str, Any] = {"config_name": config_name, "revision": revision}
         self._how: dict[str, Any] = {"text_column": text_column, "on_error": on_error}
 
@@ -280,13 +261,17 @@ class TextData(SplitData):
 
     def _read(self) -> None:
         sentences = self._sentences()
-        texts = self._split(sentences)
+        kept = self._divided({part: np.arange(len(found)) for part, found in sentences.items()}, self.seed)
+        texts = {
+            part: [sentences.get(part, sentences["train"]).texts[row] for row in rows]
+            for part, rows in kept.items()
+        }
         self.vocabulary = self.vocabulary or Vocabulary.learn(
             texts["train"], self.vocabulary_size, self.tokenizer, self.lowercase
         )
-        encoded = {name: self.vocabulary.encode(split, self.max_length) for name, split in texts.items()}
-        rows = {name: TextRows(split) for name, split in encoded.items()}
-        self.train, self.validation, self.test = rows["train"], rows.get("validation"), rows.get("test")
+        encoded = {part: self.vocabulary.encode(lines, self.max_length) for part, lines in texts.items()}
+        splits = {part: TextRows(rows) for part, rows in encoded.items()}
+        self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self._used = {
             "path": self.path,
             **self._where,
@@ -294,38 +279,25 @@ class TextData(SplitData):
             "vocabulary": len(self.vocabulary),
             "lowercase": self.lowercase,
             "max_length": self.max_length,
-            "sizes": {name: len(split) for name, split in rows.items()},
-            "tokens": {name: int(split.lengths.sum()) for name, split in rows.items()},
+            "sizes": {part: len(split) for part, split in splits.items()},
+            "tokens": {part: int(split.lengths.sum()) for part, split in splits.items()},
             "unknown": {
-                name: round(sum(row.count(UNKNOWN) for row in split) / sum(map(len, split)), 5)
-                for name, split in encoded.items()
+                part: round(sum(row.count(UNKNOWN) for row in rows) / sum(map(len, rows)), 5)
+                for part, rows in encoded.items()
             },
             "cut": {
-                name: round(sum(row[-1] != END for row in split) / len(split), 5)
-                for name, split in encoded.items()
+                part: round(sum(row[-1] != END for row in rows) / len(rows), 5)
+                for part, rows in encoded.items()
             },
-            "empty": {name: found.empty for name, found in sentences.items()},
-            "skipped": {name: found.skipped for name, found in sentences.items()},
+            "empty": {part: found.empty for part, found in sentences.items()},
+            "skipped": {part: found.skipped for part, found in sentences.items()},
             "batch_size": self.batch_size,
             "by_length": self.by_length,
             "validation_size": self.validation_size,
             "seed": self.seed,
-            **self.limits,
+            "limit_train": self.limit_train,
+            "limit_eval": self.limit_eval,
         }
-
-    def _split(self, sentences: dict[str, Sentences]) -> dict[str, list[str]]:
-        texts = {name: found.texts for name, found in sentences.items()}
-        size = 0 if "validation" in texts else self.validation_size
-        kept, validation = carve(np.arange(len(texts["train"])), size, self.seed)
-        if not len(kept):
-            raise UserError(nothing_left(self.path, "sentences", size, len(validation)))
-        rows = {name: np.arange(len(split)) for name, split in texts.items()} | {"train": kept}
-        if size:
-            texts["validation"], rows["validation"] = texts["train"], validation
-        for name, own in rows.items():
-            limit = self.limits["limit_train" if name == "train" else "limit_eval"]
-            texts[name] = [texts[name][row] for row in limited(own, limit, self.seed)]
-        return texts
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
         if split is None and self.test_split in text_splits(self.path, **self._where):

@@ -80,9 +80,9 @@ def _protocols(module: SplitData) -> dict[str, ImageRows]:
     """Return the test split of both protocols of a held-out label; with a limit, only the run's protocol."""
     if not isinstance(module, ImageData) or not module.train.held_out:
         return {}
-    if module.splitting.limit_eval is not None:
+    if module.limit_eval is not None:
         assert module.test is not None  # checked by the caller
-        return {module.splitting.anomaly_split: module.test}
+        return {module.anomaly_split: module.test}
     splits = {name: module.test_of(name) for name in ("lebm", "official")}
     return {name: rows for name, rows in splits.items() if rows is not None}
 

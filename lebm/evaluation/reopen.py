@@ -79,13 +79,11 @@ def reopen(
         raise UserError(
             f"{run}: its {kind.__name__} is not a data module that can be opened again; name some with --data"
         )
-    if issubclass(kind, ImageData) or (issubclass(kind, TextData) and limit is not None):
-        arguments["limit_eval"] = limit
     if issubclass(kind, ImageData) and model is not None:
         arguments |= _picture_size(run, model)
     module = build(section, SplitData, trust, "data")
     module.foreign = not own
-    if isinstance(module, ArrayData):
+    if isinstance(module, ArrayData | ImageData) or limit is not None:
         module.limit_eval = limit
     sentences = model.sentences if isinstance(module, TextData) and model is not None else None
     if isinstance(module, TextData) and sentences is not None:

@@ -98,7 +98,7 @@ IMAGES = np.zeros((4, 1, 2, 2), dtype=np.float32)
         ),
         ({"train": ROWS, "train_label": np.arange(3)}, r"of shape \(3,\), not 30 whole numbers"),
         ({"train": ROWS, "test": ROWS[:, :1]}, "rows differ between splits"),
-        ({"train": ROWS[:5]}, "leaves none of 5 training rows"),
+        ({"train": ROWS[:5]}, r"no training rows are left \(test_size 3, validation_size 2, of 5 rows\)"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arrays: dict[str, Any], message: str) -> None:
