@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,10 +20,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from lebm.data.decoding import Decoding, UndecodableError
-from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_source, reading, short_hash
-from lebm.errors import UserError, UserNotice, one_line
-from lebm.files import remove_folder, replaced
+from lebm.data.decoding import Decoding, UndecodableError, content_of
+from lebm.data.sources import LABEL_COLUMNS, SPLIT_WORDS, Reader, Source, find_source, notice, reading
+from lebm.data.splits import existing_split
+from lebm.errors import UserError, data_error, one_line
+from lebm.files import remove_folder, replaced, short_hash
 
 FORMAT = 3  # increased when decoding changes, so old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
@@ -35,25 +35,18 @@ NAMES = "names.json"
 def columns_of(
     source: Source, features: Any, image: str | None = None, label: str | None = None
 ) -> tuple[str, str | None]:
-    """Return the names of the image column and of the label column, if any; detected if not named.
-
-    Raises:
-        UserError: if a named column or an image column is missing.
-    """
+    """Return the names of the image column and of the label column, if any; detected if not named."""
     import datasets
 
     names = list(features)
     for argument, name in (("image_column", image), ("label_column", label)):
         if name is not None and name not in names:
-            raise UserError(
-                f"data path {source.path!r}: no column {name!r} ({argument}); it has {', '.join(names)}"
-            )
+            raise data_error(source.path, f"no column {name!r} ({argument}); it has {', '.join(names)}")
     images = [name for name in names if isinstance(features[name], datasets.Image)]
     image = image or next((name for name in (*images, *IMAGE_COLUMNS) if name in names), None)
     if image is None:
-        raise UserError(
-            f"data path {source.path!r}: no image column among {', '.join(names)}; name it with image_column"
-        )
+        found = ", ".join(names)
+        raise data_error(source.path, f"no image column among {found}; name it with image_column")
     classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
     # On the Hub, `datasets` takes the folders of the splits as classes if images are directly in them.
     folders = [name for name in classes if SPLIT_WORDS.keys() >= set(features[name].names)]
@@ -86,7 +79,7 @@ def build(
     try:
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
-        raise UserError(f"data path {source.path!r}: column {image_column!r} holds no images") from error
+        raise data_error(source.path, f"column {image_column!r} holds no images") from error
     kept: dict[int, str] = {}  # file names by row
     skipped: list[str] = []
     brightest, deep = 0, False
@@ -94,12 +87,13 @@ def build(
         shape: tuple[int, ...] | None = None
         for row, (path, decoded) in enumerate(_decoded(data, image_column, decoding)):
             where = f"{of}, row {row}" + (f" ({path})" if path else "")
-            if isinstance(decoded, UndecodableError):
-                skipped.append(f"{where}: the image cannot be used: {decoded}")
+            try:
+                image, is_deep = decoded.result()
+            except UndecodableError as error:
+                skipped.append(f"{where}: the image cannot be used: {error}")
                 if on_error == "fail":
-                    raise UserError(f"{skipped[-1]} (to skip it, set on_error to skip)")
+                    raise UserError(f"{skipped[-1]} (to skip it, set on_error to skip)") from error
                 continue
-            image, is_deep = decoded
             if shape is None:
                 shape = image.shape
                 _write_header(file, 0, shape)
@@ -123,12 +117,9 @@ def build(
         os.fsync(file.fileno())
     if any(kept.values()):
         (folder / NAMES).write_text(json.dumps(list(kept.values())))
-    every = np.full(data.num_rows, -1, dtype=np.int64) if labels is None else labels
-    np.save(folder / "labels.npy", every[list(kept)])
+    np.save(folder / "labels.npy", labels[list(kept)])
     meta = {
-        "shape": [len(kept), *shape],
         "label_names": names,
-        "has_labels": labels is not None,
         "split": split,
         "skipped": skipped,
         "source": source.path,
@@ -158,38 +149,31 @@ def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
 
 def _decoded(
     data: Any, column: str, decoding: Decoding
-) -> Iterator[tuple[str, tuple[np.ndarray, bool] | UndecodableError]]:
-    """Yield for each row the path of its file, if any, and the result or error of ``decoding``."""
-
-    def decode(item: dict[str, Any] | None) -> tuple[str, tuple[np.ndarray, bool] | UndecodableError]:
-        item = item or {}
-        name, content = item.get("path") or "", item.get("bytes")
-        try:
-            return name, decoding(item.get("path") if content is None else content)
-        except UndecodableError as error:
-            return name, error
-
+) -> Iterator[tuple[str, Future[tuple[np.ndarray, bool]]]]:
+    """Yield for each row the path of its file, if any, and the result of ``decoding``."""
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         for batch in data.iter(batch_size=ROWS_AT_ONCE):
-            yield from pool.map(decode, batch[column])
+            items = [item or {} for item in batch[column]]
+            results = [pool.submit(decoding, content_of(item)) for item in items]
+            yield from zip((item.get("path") or "" for item in items), results, strict=True)
 
 
 def labels_of(
     reader: Reader, data: Any, split: str, column: str | None, named: bool
-) -> tuple[np.ndarray | None, list[str] | None]:
+) -> tuple[np.ndarray, list[str] | None]:
     """Return labels of a split as ``int64`` and the class names, in one numbering for all splits.
 
     The names come from the declaration of the first split, or its words in alphabetical order, followed by
     names that only later splits have. The label -1 is a row without a label: a negative number, an empty cell
-    or an empty string. Both results are ``None`` without a column, and for a column that is not ``named`` and
-    has no labels.
+    or an empty string. All labels are -1 without a column, and for a column that is not ``named`` and has no
+    labels.
 
     Raises:
         UserError: for values that are not class labels, numbers without a name, and a column with strings in
             one split and numbers in another.
     """
     if column is None:
-        return None, None
+        return np.full(len(data), -1, dtype=np.int64), None
     where = f"data path {reader.source.path!r}, split {split!r}: column {column!r} holds"
     values = [None if value == "" or value != value else value for value in data[column][:]]
     if all(isinstance(value, float) and value.is_integer() for value in values if value is not None):
@@ -199,26 +183,19 @@ def labels_of(
     if (others and (named or labelled)) or (named and not labelled):
         found = f"class labels in {labelled} of {len(values)} rows only" if labelled else "no class labels"
         raise UserError(f"{where} {found} (whole numbers or strings); set label_column")
-    names = list(
-        dict.fromkeys(name for other in reader.split_names() for name in _names(reader, other, column))
-    )
-    numbers = {name: number for number, name in enumerate(names)}
-    own = getattr(data.features[column], "names", None)
-
-    def number(value: Any) -> int:
-        if not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
-            return -1
-        if isinstance(value, str):
-            return numbers[value]
-        if not names and value < 2**63:
-            return value
-        if own is None or value >= len(own):
-            listed = one_line(", ".join(names[:10])) or "numbers below 2**63"
-            raise UserError(f"{where} the number {value}, which is not one of the classes ({listed})")
-        return numbers[own[value]]
-
-    labels = np.array([number(value) for value in values], dtype=np.int64)
-    return (labels, names or None) if (labels >= 0).any() else (None, None)
+    every = (name for other in reader.split_names() for name in _names(reader, other, column))
+    names = list(dict.fromkeys(every))
+    numbers: dict[Any, int] = {name: number for number, name in enumerate(names)}
+    own = getattr(data.features[column], "names", None) or []
+    numbers |= {place: numbers[name] for place, name in enumerate(own)}
+    labels = np.full(len(values), -1, dtype=np.int64)
+    for row, value in enumerate(values):
+        if isinstance(value, str) or (isinstance(value, int) and value >= 0):
+            if value not in numbers if names else value >= 2**63:
+                listed = one_line(", ".join(names[:10])) or "numbers below 2**63"
+                raise UserError(f"{where} the number {value}, which is not one of the classes ({listed})")
+            labels[row] = numbers.get(value, value)
+    return labels, names or None if (labels >= 0).any() else None
 
 
 def _names(reader: Reader, split: str, column: str) -> list[str]:
@@ -228,9 +205,6 @@ def _names(reader: Reader, split: str, column: str) -> list[str]:
     if getattr(feature, "dtype", None) in ("string", "large_string"):
         return sorted(word for word in data.unique(column) if word)
     return list(getattr(feature, "names", None) or [])
-
-
-DEFAULT_SPLITS = ("test", "validation", "train")
 
 
 @dataclass(frozen=True)
@@ -248,10 +222,14 @@ class CachedImages:
     images: np.ndarray
     labels: np.ndarray
     label_names: list[str] | None
-    has_labels: bool
     split: str
     skipped: list[str]
     folder: Path
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any row has a label."""
+        return bool((self.labels >= 0).any())
 
     def __len__(self) -> int:
         return len(self.images)
@@ -268,15 +246,10 @@ def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
 
 
 def split_names(
-    path: str,
-    *,
-    config_name: str | None = None,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike | None = None,
+    path: str, config_name: str | None = None, revision: str | None = None, cache_dir: str | None = None
 ) -> list[str]:
     """Return the split names of a data set, with the arguments and errors of :func:`open_images`."""
-    cache = cache_folder(cache_dir)
-    return _split_names(find_source(path, config_name, revision), cache)
+    return _split_names(find_source(path, config_name, revision), cache_folder(cache_dir))
 
 
 def open_images(
@@ -318,31 +291,26 @@ def open_images(
         >>> digits.images.shape, digits.images.dtype, digits.labels[:5].tolist()
         ((1000, 1, 28, 28), dtype('uint8'), [1, 5, 8, 6, 8])
     """
-    box: Any = tuple(crop) if crop is not None else None
-    decoding = Decoding(image_size, channels, box, white_level)
+    decoding = Decoding(image_size, channels, crop, white_level)
     cache = cache_folder(cache_dir)
     source = find_source(path, config_name, revision)
-    names = _split_names(source, cache)
-    if split is None:
-        split = names[0] if len(names) == 1 else next((n for n in DEFAULT_SPLITS if n in names), None)
-    if split not in names:
-        raise UserError(f"data path {path!r}: no split {split!r}; it has {', '.join(names)}")
+    split = existing_split(path, _split_names(source, cache), split)
     key = short_hash([FORMAT, split, asdict(decoding), image_column, label_column])
     folder = cache / "images" / source.key / key
     cached = _load(folder)
     if cached is None:
+        columns = image_column, label_column
         with _writing(folder):
-            cached = _load(folder)  # another process may have made it meanwhile
-            if cached is None:
-                _make(folder, source, split, (image_column, label_column), decoding, on_error)
-    cached = cached or _load(folder)
+            if _load(folder) is None:  # another process may have made it meanwhile
+                with _replaced_folder(folder) as unfinished, reading(source, unfinished) as reader:
+                    build(unfinished, reader, split, columns, decoding, on_error)
+        cached = _load(folder)
     assert cached is not None
     if cached.skipped and on_error == "fail":
         raise UserError(cached.skipped[0])
     if cached.skipped:
         listed = one_line("; ".join(cached.skipped[:3])) + ("; ..." if len(cached.skipped) > 3 else "")
-        text = f"data path {path!r}: left out {len(cached.skipped)} undecodable image(s): {listed}"
-        warnings.warn(text, UserNotice, stacklevel=2)
+        notice(path, f"left out {len(cached.skipped)} undecodable image(s): {listed}")
     return cached
 
 
@@ -364,27 +332,21 @@ def _load(folder: Path) -> CachedImages | None:
     """Open a folder; return ``None`` if it is absent or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        found = {name: meta[name] for name in ("label_names", "has_labels", "split", "skipped")}
+        found = {name: meta[name] for name in ("label_names", "split", "skipped")}
         images, labels = np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "labels.npy")
         return CachedImages(images=images, labels=labels, folder=folder, **found)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 
-def _make(
-    folder: Path,
-    source: Source,
-    split: str,
-    columns: tuple[str | None, str | None],
-    decoding: Decoding,
-    on_error: str,
-) -> None:
+@contextlib.contextmanager
+def _replaced_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which replaces ``folder`` at the end of the block."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     remove_folder(unfinished)  # this process holds the lock, so the folder is from a killed process
     unfinished.mkdir(exist_ok=True)
     try:
-        with reading(source, unfinished) as reader:
-            build(unfinished, reader, split, columns, decoding, on_error)
+        yield unfinished
         remove_folder(folder)  # an existing folder is damaged
         os.rename(unfinished, folder)
     finally:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -61,7 +62,7 @@ class Decoding:
                     f" not {self.crop}"
                 )
 
-    def __call__(self, content: bytes | str | Path | None) -> tuple[np.ndarray, bool]:
+    def __call__(self, content: bytes | str | None) -> tuple[np.ndarray, bool]:
         """Decode an image, given as the bytes of a file or as its path.
 
         Returns:
@@ -94,9 +95,7 @@ class Decoding:
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         if self.image_size is not None:
-            image = _square(image)
-            if image.width != self.image_size:
-                image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+            image = _square(image).resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), deep
 
@@ -119,15 +118,14 @@ class Decoding:
         return image
 
 
-def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | None:
-    """Return width, height and mode of an image, without decoding its pixels.
+def content_of(item: Mapping[str, Any] | None) -> bytes | str | None:
+    """Return the bytes of an undecoded image of ``datasets``, or else the path of its file."""
+    item = item or {}
+    return item.get("path") if item.get("bytes") is None else item["bytes"]
 
-    Args:
-        content: the bytes of an image file, or its path.
 
-    Returns:
-        ``None`` for content that is not an image in a supported format.
-    """
+def header(content: bytes | str | None) -> tuple[tuple[int, int], str] | None:
+    """Return width, height and mode of an image without decoding its pixels; ``None`` if it is not one."""
     try:
         with _opened(content) as image:
             return image.size, image.mode
@@ -135,7 +133,7 @@ def header(content: bytes | str | Path | None) -> tuple[tuple[int, int], str] | 
         return None
 
 
-def _opened(content: bytes | str | Path | None) -> Image.Image:
+def _opened(content: bytes | str | None) -> Image.Image:
     if content is None or content == b"":
         raise UndecodableError("it is empty")
     return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
@@ -153,4 +151,4 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _square(image: Image.Image) -> Image.Image:
     side = min(image.width, image.height)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image if image.width == image.height else image.crop((left, top, left + side, top + side))
+    return image.crop((left, top, left + side, top + side))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lebm.errors import UserError, UserNotice, printable
+from lebm.errors import UserNotice, data_error, printable
 from lebm.extras import need
 from lebm.files import EMBEDDED, HUB_NAME, embedded, short_hash
 
@@ -70,10 +70,6 @@ class Source:
     files: tuple[Path, ...] = field(default=(), repr=False)
     splits: Splits | None = field(default=None, repr=False)
 
-    @property
-    def is_local(self) -> bool:
-        return bool(self.files)
-
 
 def located(path: str) -> str:
     """Return the absolute path of a local file or folder, and any other name unchanged."""
@@ -107,16 +103,12 @@ def find_source(path: str, config_name: str | None = None, revision: str | None 
     elif os.path.exists(location):
         root, files = Path(location).parent, [Path(location)]
         if not location.lower().endswith((".parquet", *IMAGE_SUFFIXES)):
-            raise UserError(
-                f"data path {path!r}: not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})"
-            )
+            raise data_error(path, f"not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})")
         splits = {"train": {files[0]: None}}
     elif HUB_NAME.fullmatch(path):
         return Source(path, path, short_hash(["hub", path, config_name, revision]), config_name, revision)
     else:
-        raise UserError(
-            f"data path {path!r}: no such file or folder (nor a Hugging Face Hub name such as ylecun/mnist)"
-        )
+        raise data_error(path, "no such file or folder (nor a Hugging Face Hub name such as ylecun/mnist)")
     stats = ((str(file.relative_to(root)), file.stat()) for file in files)
     content = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
     key = short_hash(["files", content, config_name])
@@ -135,9 +127,8 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
     tables = [file for file in found if _is_table(file) and file not in described]
     rows, others = (images, tables) if len(images) > len(tables) else (tables, images)
     if not rows:
-        raise UserError(
-            f"data path {path!r}: the folder has no parquet files and no images ({', '.join(IMAGE_SUFFIXES)})"
-        )
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise data_error(path, f"the folder has no parquet files and no images ({suffixes})")
     kind = "images" if rows is images else "parquet"
     _say_unread(path, root, others, f"most files of the folder are {kind}")
     unknown = [file for file in found if file.suffix.lower() in OTHER_SUFFIXES]
@@ -177,8 +168,7 @@ def _splits(path: str, root: Path, files: list[Path]) -> Splits:
     unread = [file for file, (split, _) in found.items() if split is None]
     _say_unread(path, root, unread, f"they are in none of its splits ({', '.join(splits)})")
     if not (same_depth or _is_table(files[0])):
-        text = f"data path {path!r}: its folders are not classes, because its images are not all as deep"
-        warnings.warn(text, UserNotice, stacklevel=2)
+        notice(path, "its folders are not classes, because its images are not all as deep")
     return splits
 
 
@@ -197,19 +187,23 @@ def _is_table(file: Path) -> bool:
     return file.suffix.lower() == ".parquet"
 
 
+def notice(path: str, text: str) -> None:
+    """Warn about the data at a path."""
+    warnings.warn(f"data path {path!r}: {text}", UserNotice, stacklevel=3)
+
+
 def _say_unread(path: str, root: Path, files: list[Path], why: str) -> None:
     if files:
         listed = ", ".join(str(file.relative_to(root)) for file in files[:3]) + (", ..." if files[3:] else "")
-        text = f"data path {path!r}: {len(files)} file(s) are not read, because {why}: {printable(listed)}"
-        warnings.warn(text, UserNotice, stacklevel=2)
+        notice(path, f"{len(files)} file(s) are not read, because {why}: {printable(listed)}")
 
 
+@dataclass(frozen=True)
 class Reader:
     """A reader of a source through ``datasets``, made by :func:`reading`."""
 
-    def __init__(self, source: Source, scratch: str | None) -> None:
-        self.source = source
-        self._scratch = scratch
+    source: Source
+    scratch: str | None
 
     def split_names(self) -> list[str]:
         """Return the names of the splits of the source."""
@@ -228,7 +222,7 @@ class Reader:
         """Return a split as a ``datasets.Dataset``; image files have one row per file, in order."""
         import datasets
 
-        source, more = self.source, {"split": name, "cache_dir": self._scratch}
+        source, more = self.source, {"split": name, "cache_dir": self.scratch}
         with self._explained():
             if source.splits is None:
                 rows = datasets.load_dataset(
@@ -246,38 +240,36 @@ class Reader:
         """Warn of images that the metadata files of a folder do not name, which ``datasets`` leaves out."""
         images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in self.source.files)
         if read < images and any(file.name in SIDECARS for file in self.source.files):
-            text = f"data path {self.source.path!r}: {images - read} of {images} images are not read, because"
-            warnings.warn(f"{text} the metadata files do not name them", UserNotice, stacklevel=2)
+            lost = f"{images - read} of {images} images are not read"
+            notice(self.source.path, f"{lost}, because the metadata files do not name them")
 
     def _images(self, classes: Mapping[Path, str | None]) -> Any:
         """Return rows of image files, with their folders as classes if there are any."""
         import datasets
 
-        rows = datasets.Dataset.from_dict({"image": [str(file) for file in classes]})
-        rows = rows.cast_column("image", datasets.Image())
-        if not any(classes.values()):
-            return rows
-        every = {name for files in (self.source.splits or {}).values() for name in files.values()}
-        kind = datasets.ClassLabel(names=sorted(filter(None, every)))
-        return rows.add_column("label", kind.str2int(list(classes.values()))).cast_column("label", kind)
+        columns: dict[str, list] = {"image": [str(file) for file in classes]}
+        features = datasets.Features({"image": datasets.Image()})
+        if any(classes.values()):
+            every = {name for files in (self.source.splits or {}).values() for name in files.values()}
+            columns["label"] = list(classes.values())
+            features["label"] = datasets.ClassLabel(names=sorted(filter(None, every)))
+        return datasets.Dataset.from_dict(columns, features=features)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Convert the many errors of ``datasets`` to one line."""
         try:
             yield
-        except UserError:
-            raise
         except Exception as error:
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__  # DatasetGenerationError hides the reason in its cause
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            if self.source.is_local:
-                raise UserError(f"data path {self.source.path!r}: cannot be read: {reason}") from error
-            raise UserError(
-                f"data path {self.source.path!r}: no such folder, and it could not be downloaded from the"
-                f" Hugging Face Hub ({reason}); name a local folder with --data or"
-                " --data.init_args.path"
+            if self.source.files:
+                raise data_error(self.source.path, f"cannot be read: {reason}") from error
+            raise data_error(
+                self.source.path,
+                f"no such folder, and it could not be downloaded from the Hugging Face Hub ({reason}); name a"
+                " local folder with --data or --data.init_args.path",
             ) from error
 
 
@@ -300,7 +292,7 @@ def reading(source: Source, folder: Path | None = None) -> Iterator[Reader]:
             after.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL + 1)  # logged errors are raised too
         scratch = None
-        if source.is_local:
+        if source.files:
             # a network file system keeps open files
             scratch = after.enter_context(tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True))
             if datasets.is_progress_bar_enabled():

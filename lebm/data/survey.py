@@ -7,8 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lebm.data.cache import columns_of, labels_of
-from lebm.data.decoding import GREY_MODES, header
+from lebm.data.decoding import GREY_MODES, content_of, header
 from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
 from lebm.errors import UserError, one_line
@@ -123,7 +125,7 @@ def _of_images(path: str) -> Survey:
 def _classes(reader: Reader, rows: Any, split: str, column: str | None) -> tuple[list[str], list[str]]:
     """Return the classes of a split and of all splits: their names, or their numbers as strings."""
     labels, names = labels_of(reader, rows, split, column if column in rows.features else None, named=False)
-    present = [] if labels is None else sorted({label for label in labels.tolist() if label >= 0})
+    present = np.unique(labels[labels >= 0]).tolist()
     found = [str(label) if names is None else names[label] for label in present]
     return found, names or found
 
@@ -137,8 +139,7 @@ def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, in
     n = min(LOOKED_AT, len(rows))
     contents = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     for item in contents.select([row * len(rows) // n for row in range(n)])[column]:
-        item = item or {}
-        found = header(item.get("path") if item.get("bytes") is None else item["bytes"])
+        found = header(content_of(item))
         if found is not None:
             sizes[found[0]] += 1
             channels = channels if found[1] in GREY_MODES else 3

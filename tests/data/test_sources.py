@@ -53,7 +53,7 @@ def test_hub_names_are_keyed_by_name_revision_and_configuration() -> None:
         find_source("someone/pictures", config_name="small"),
     ]
     assert len({source.key for source in sources}) == 3
-    assert not any(source.is_local for source in sources)
+    assert not any(source.files for source in sources)
 
 
 LAYOUTS: dict[str, tuple[str, dict[str, str], str]] = {
