@@ -109,13 +109,7 @@ class ArrayData(SplitData):
         rows = self._divided({part: source.rows for part, source in sources.items()}, self.seed + 1)
         splits = {part: sources.get(part, sources["train"]).subset(own) for part, own in rows.items()}
         self.train, self.validation, self.test = (splits.get(part) for part in PARTS)
-        self._used = {
-            "path": self.path,
-            "shape": list(shapes["train"]),
-            "sizes": {part: len(split) for part, split in splits.items()},
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
+        self._used = {"shape": list(shapes["train"])}
 
     def _read(self) -> Mapping[str, Any]:
         file = Path(self.path)
@@ -162,15 +156,12 @@ class ArrayData(SplitData):
 
 def _idx_files(file: Path) -> dict[str, np.ndarray]:
     """Return the images of an IDX file, and the labels and the test split beside it, as for MNIST."""
-    files = {"train": file, "test": file.with_name(file.name.replace("train-", "t10k-"))}
-    found = {}
-    for split, images in files.items():
-        if split == "train" or (images != file and images.exists()):
-            found[split] = _idx(images)
-            labels = file.with_name(images.name.replace("images-idx3", "labels-idx1"))
-            if labels != images and labels.exists():
-                found[f"{split}_label"] = _idx(labels)
-    return found
+    roles: dict[str, str] = {}
+    for part, images in (("train", file.name), ("test", file.name.replace("train-", "t10k-"))):
+        roles.setdefault(images, part)
+        roles.setdefault(images.replace("images-idx3", "labels-idx1"), f"{part}_label")
+    files = {role: file.with_name(name) for name, role in roles.items()}
+    return {role: _idx(found) for role, found in files.items() if found.exists()}
 
 
 def _idx(file: Path) -> np.ndarray:
@@ -285,9 +276,8 @@ class PlaneData(ArrayData):
         self._sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
 
     def _read(self) -> dict[str, Tensor]:
-        drawn = {
-            split: plane_samples(self.path, n, keyed_seed(self.seed, split))
-            for split, n in self._sizes.items()
-        }
-        labels = {f"{split}_label": pieces for split, (_, pieces) in drawn.items()}
-        return {split: points for split, (points, _) in drawn.items()} | labels
+        arrays: dict[str, Tensor] = {}
+        for part, n in self._sizes.items():
+            points, pieces = plane_samples(self.path, n, keyed_seed(self.seed, part))
+            arrays |= {part: points, f"{part}_label": pieces}
+        return arrays

@@ -64,12 +64,7 @@ def build(
     decoding: Decoding,
     on_error: str,
 ) -> None:
-    """Decode a split into the empty ``folder``.
-
-    Raises:
-        UserError: for an undecodable image unless ``on_error`` is ``"skip"``, images of different shapes,
-            only dark images, unusable labels, or no images.
-    """
+    """Decode a split into the empty ``folder``."""
     import datasets
 
     source, data = reader.source, reader.split(split)
@@ -167,10 +162,6 @@ def labels_of(
     names that only later splits have. The label -1 is a row without a label: a negative number, an empty cell
     or an empty string. All labels are -1 without a column, and for a column that is not ``named`` and has no
     labels.
-
-    Raises:
-        UserError: for values that are not class labels, numbers without a name, and a column with strings in
-            one split and numbers in another.
     """
     if column is None:
         return np.full(len(data), -1, dtype=np.int64), None

@@ -29,17 +29,6 @@ class Decoding:
 
     Raises:
         ValueError: for impossible values.
-
-    Example:
-        >>> import io
-        >>> import numpy as np
-        >>> from PIL import Image
-        >>> from lebm.data.decoding import Decoding
-        >>> file = io.BytesIO()
-        >>> Image.fromarray(np.array([[0, 2048, 4095]], dtype=np.uint16)).save(file, "PNG")
-        >>> image, deep = Decoding(white_level=4095)(file.getvalue())
-        >>> image.tolist(), deep
-        ([[[0, 127, 255]]], True)
     """
 
     image_size: int | None = None
@@ -74,8 +63,6 @@ class Decoding:
         try:
             with _opened(content) as image:
                 return self._array(ImageOps.exif_transpose(image))
-        except UndecodableError:
-            raise
         # For damaged files Pillow raises many kinds of errors, such as SyntaxError and struct.error.
         except Exception as error:
             reason = str(error).split("\n")[0]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from lebm.data.cache import CachedImages, open_images, split_names
+from lebm.data.classes import class_words, held_out_classes
 from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.sets import class_words, held_out_classes, names_of_classes, open_splits
-from lebm.data.splits import check_counts, check_size, held_out_rows, is_normal
+from lebm.data.splits import check_counts, check_size, chosen_splits, held_out_rows, is_normal
+from lebm.errors import data_error
 
 
 class ImageData(SplitData):
@@ -77,6 +78,10 @@ class ImageData(SplitData):
         ((1, 28, 28), 1000, 20)
     """
 
+    described = (
+        *("path", "batch_size", "flip", "drop_last", "held_out_label"),
+        *("validation_size", "seed", "limit_train", "limit_eval"),
+    )
     ordering = ("sizes", "batch_size", "seed", "flip", "drop_last")
 
     image_shape: tuple[int, ...]
@@ -142,18 +147,31 @@ class ImageData(SplitData):
         self._sources()
 
     def _sources(self) -> dict[str, CachedImages]:
-        return open_splits(self.path, self.train_split, self.test_split, self._where, self._how)
+        """Return the decoded splits: ``train``, and if present ``validation`` and ``test``."""
+        known = split_names(self.path, **self._where)
+        names = chosen_splits(self.path, known, self.train_split, self.test_split)
+        opened = {
+            part: open_images(self.path, name, **self._where, **self._how) for part, name in names.items()
+        }
+        shapes = {cached.split: cached.images.shape[1:] for cached in opened.values()}
+        if len(set(shapes.values())) > 1:
+            differ = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            hint = "set image_size and channels"
+            raise data_error(self.path, f"images differ between splits ({differ}); {hint}")
+        return opened
 
     def setup(self, stage: str | None = None) -> None:
         """Open the data and make the splits; a second call does nothing."""
         if self._used is not None:
             return
         sources = self._sources()
-        held_out = held_out_classes(self.path, sources, self.held_out_label, self.normal_label)
+        names = next((split.label_names for split in sources.values() if split.label_names), [])
+        self.label_names = dict(enumerate(names))
+        wanted = self.held_out_label, self.normal_label
+        held_out = held_out_classes(self.path, sources, self.label_names, *wanted)
         self.held_out_label = held_out[0] if len(held_out) == 1 else held_out or None
         unlabelled = sum(int((split.labels < 0).sum()) for split in sources.values())
         self.unlabelled = unlabelled if held_out else 0
-        self.label_names = names_of_classes(sources)
         splits = self._splits(sources, held_out, self.anomaly_split)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape
@@ -162,27 +180,17 @@ class ImageData(SplitData):
             for name, split in splits.items()
         }
         self._used = {
-            "path": self.path,
             **{name: self._where[name] for name in ("config_name", "revision")},
             **{name: self._how[name] for name in ("image_size", "channels", "crop", "white_level")},
             "image_shape": list(self.image_shape),
             "source_splits": {part: split.split for part, split in sources.items()},
-            "sizes": {name: len(split) for name, split in splits.items()},
             "class_counts": {
                 name: {str(label): n for label, n in counts.items()}
                 for name, counts in self.class_counts.items()
             },
             "label_names": {str(label): name for label, name in self.label_names.items()} or None,
             "skipped": sum(len(split.skipped) for split in sources.values()),
-            "batch_size": self.batch_size,
-            "flip": self.flip,
-            "drop_last": self.drop_last,
-            "held_out_label": self.held_out_label,
-            "validation_size": self.validation_size,
             "anomaly_split": self.anomaly_split if held_out else None,
-            "seed": self.seed,
-            "limit_train": self.limit_train,
-            "limit_eval": self.limit_eval,
         }
         if self.test is not None and self.test.anomaly is not None:
             self._used["anomaly_base_rate"] = int(self.test.anomaly.sum()) / len(self.test)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,7 @@ Batch = dict[str, Tensor]
 
 
 def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
-    """Return one fair coin per row, a pure function of seed, epoch and row.
-
-    ``(B,)`` of ``int64`` to ``(B,)`` of ``bool``. A flip does not depend on the division of a batch among
-    processes.
-    """
+    """Return one fair coin per row, ``(B,)``, a pure function of seed, epoch and row number ``(B,)``."""
     mask = 0xFFFFFFFF
     word = (index ^ (keyed_seed(seed, "flip", epoch) & mask)) & mask
     for multiplier, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):  # the finaliser of MurmurHash3, on 32 bits
@@ -31,24 +27,19 @@ def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
 class ShardedBatchSampler:
     """The rows of each global batch that belong to this process.
 
-    The rows of an epoch are put in an order that depends on seed and epoch only. They are then cut into
-    global batches of ``batch_size``. Process ``r`` of ``W`` takes the rows
-    ``floor(r B / W) .. floor((r + 1) B / W)`` of a global batch of ``B`` rows. Together the processes read
-    the rows that a single process would read.
+    The rows of an epoch are put in an order that depends on seed and epoch only, and cut into global batches.
+    Process ``r`` of ``W`` takes the rows ``floor(r B / W) .. floor((r + 1) B / W)`` of a global batch of
+    ``B`` rows. Together the processes read the rows that a single process would read.
 
     Args:
-        rows: number of rows in the data set.
-        batch_size: number of rows in a global batch.
-        rank: number of this process, ``0 <= rank < world_size``.
+        rows: number of rows in the data set, at least ``world_size``.
+        batch_size: number of rows in a global batch, at least ``world_size``.
+        rank: number of this process.
         world_size: number of processes.
         shuffle: whether each epoch has a new order in place of the ascending order.
         drop_last: whether an incomplete last batch is skipped. Otherwise, if it has fewer rows than there are
             processes, it is joined to the batch before, so every process has rows.
         seed: seed of the order.
-
-    Raises:
-        ValueError: if there are fewer rows than processes, or a global batch has fewer rows
-            than there are processes.
     """
 
     def __init__(
@@ -62,8 +53,6 @@ class ShardedBatchSampler:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
-        if min(rows, batch_size) < world_size:
-            raise ValueError(f"{world_size} processes cannot share {rows} rows in batches of {batch_size}")
         self.rows, self.batch_size = rows, batch_size
         self.rank, self.world_size = rank, world_size
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
@@ -84,12 +73,9 @@ class ShardedBatchSampler:
         order = self._order()
         for batch in range(start, self._batches):
             first = batch * self.batch_size
-            last = self._end if batch == self._batches - 1 else first + self.batch_size
-            size = last - first
-            piece = slice(
-                first + self.rank * size // self.world_size, first + (self.rank + 1) * size // self.world_size
-            )
-            yield order[piece].tolist()
+            size = (self._end if batch == self._batches - 1 else first + self.batch_size) - first
+            begin, end = (first + rank * size // self.world_size for rank in (self.rank, self.rank + 1))
+            yield order[begin:end].tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
         return self.batches()
@@ -104,11 +90,10 @@ class ShardedBatchSampler:
 class BatchLoader:
     """The batches of a sampler, from the current position of training.
 
-    In training, the loader reads the epoch and the batch of the next step from the trainer when the first
-    batch of an epoch is requested. Lightning saves and restores these counters, so after a resumption each
-    step gets its rows, independent of the read-ahead of workers. This class stores nothing.
-
-    It is not a ``torch.utils.data.DataLoader``, so Lightning never replaces the sampler.
+    In training, the position is read from the trainer when the first batch of an epoch is requested.
+    Lightning saves and restores its counters, so after a resumption each step gets its rows, independent of
+    the read-ahead of workers. This is not a ``torch.utils.data.DataLoader``, so Lightning never replaces the
+    sampler.
 
     Args:
         dataset: a map-style data set with ``__getitems__(rows)``, which returns a whole batch.
@@ -140,19 +125,14 @@ class BatchLoader:
         if self._position is not None:
             epoch, start = self._position()
             self.batch_sampler.set_epoch(epoch)
-        rows = self.batch_sampler.batches(start)
-        if self.num_workers == 0:
-            read: Callable[[Sequence[int]], Batch] = self.dataset.__getitems__  # type: ignore[attr-defined]
-            yield from map(read, rows)
-        else:
-            yield from DataLoader(
-                self.dataset,
-                batch_sampler=list(rows),
-                num_workers=self.num_workers,
-                collate_fn=_as_it_is,
-                # Otherwise each epoch would draw from the global generator of torch.
-                generator=torch.Generator().manual_seed(0),
-            )
+        yield from DataLoader(
+            self.dataset,
+            batch_sampler=self.batch_sampler.batches(start),  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            # Otherwise each epoch would draw from the global generator of torch.
+            generator=torch.Generator().manual_seed(0),
+        )
 
     def state_dict(self) -> dict[str, int]:
         """Return an empty state, because the trainer stores the position.

@@ -20,9 +20,13 @@ from lebm.errors import UserError, data_error
 class SplitData(LightningDataModule, Component):
     """The base class of data modules with a training, a validation and a test split.
 
-    :meth:`setup` of a derived class sets ``train``, ``validation``, ``test``, and ``_used``, a description of
-    the data in plain values with at least ``sizes``, ``batch_size``, ``seed`` and the names in
-    :attr:`ordering`.
+    :meth:`setup` of a derived class sets ``train``, ``validation`` and ``test``, and ``_used``, further facts
+    about the data in plain values.
+
+    Attributes:
+        noun: what the rows are, for messages.
+        described: attributes that :meth:`describe_split` reports.
+        ordering: the facts that determine the order of the data.
 
     Example:
         >>> from lebm.data import ArrayData, SplitData
@@ -31,6 +35,7 @@ class SplitData(LightningDataModule, Component):
     """
 
     noun = "images"
+    described: tuple[str, ...] = ("path", "batch_size", "seed")
     ordering: tuple[str, ...] = ("sizes", "batch_size", "seed")
     test_hint = "name it with test_split"
 
@@ -81,8 +86,10 @@ class SplitData(LightningDataModule, Component):
     def describe_split(self) -> dict[str, Any]:
         """Return the data of the run as plain values: path, splits, sizes, seed and protocol."""
         self.setup()  # type: ignore[call-arg]
-        assert self._used is not None
-        return {**copy.deepcopy(self._used), "batch_size": self.batch_size}  # Lightning's tuner may change it
+        splits = {part: getattr(self, part) for part in PARTS}
+        sizes = {part: len(split) for part, split in splits.items() if split is not None}
+        known = {name: getattr(self, name) for name in self.described}
+        return copy.deepcopy({**known, "sizes": sizes, **(self._used or {})})
 
     __str__ = Component.__repr__  # Lightning's needs data sets of a DataLoader
 
@@ -93,18 +100,10 @@ class SplitData(LightningDataModule, Component):
     def _divided(
         self, rows: dict[str, np.ndarray], validation_seed: int, without: str = ""
     ) -> dict[str, np.ndarray]:
-        """Set aside the splits that the source lacks, and apply the limits.
+        """Return the rows of each split: what the source lacks is set aside from ``train``, and limits apply.
 
-        Args:
-            rows: rows of the splits of the source, at least ``train``.
-            validation_seed: seed of the permutation whose first rows are for validation.
-            without: what the training rows are without, for the error.
-
-        Returns:
-            Ascending rows of each split that has rows, in the order of ``PARTS``.
-
-        Raises:
-            UserError: if no training rows are left.
+        ``validation_seed`` permutes the rows before some are taken for validation, and ``without`` tells in
+        the error what the training rows lack.
         """
         count = len(rows["train"])
         sizes = {"test": (self.test_size, self.seed), "validation": (self.validation_size, validation_seed)}

@@ -52,7 +52,6 @@ class ImageRows(Dataset):
     ) -> None:
         # Plain views: indexing np.memmap itself is slower.
         self.sources = [np.asarray(source) for source in sources]
-        self._files = [getattr(source, "filename", None) for source in sources]
         self.rows = rows
         self.labels = torch.from_numpy(labels[rows])
         self.held_out = tuple(held_out)
@@ -108,18 +107,15 @@ class ImageRows(Dataset):
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Omit memory-mapped images, because a worker process that is not forked maps them again."""
-        state = dict(self.__dict__)
-        state["sources"] = [
-            source if file is None else None for source, file in zip(self.sources, self._files, strict=True)
-        ]
-        return state
+        """Replace memory-mapped images by their files, which a process that is not forked maps again."""
+        sources = [getattr(source.base, "filename", source) for source in self.sources]
+        return {**self.__dict__, "sources": sources}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        for number, file in enumerate(self._files):
-            if file is not None:
-                self.sources[number] = np.asarray(np.load(file, mmap_mode="r"))
+        for number, source in enumerate(self.sources):
+            if not isinstance(source, np.ndarray):
+                self.sources[number] = np.asarray(np.load(source, mmap_mode="r"))
 
 
 class TextRows(Dataset):
@@ -196,12 +192,6 @@ class Rows:
         order: numbers of the used rows, in order, which also key the noise.
         known: columns of all rows of the split: ``path``, ``label`` and ``class_name`` of images, and as
             ``index`` the line of each sentence, from 0, without empty lines.
-
-    Example:
-        >>> from lebm.data import ImageData
-        >>> rows = ImageData("embedded:mnist").rows("test").spread(3, seed=0)
-        >>> rows.source, rows.all().shape, rows.columns["label"]
-        ('embedded:mnist (test)', torch.Size([3, 1, 28, 28]), [0, 1, 2])
     """
 
     split: ImageRows | TextRows

@@ -83,11 +83,7 @@ def is_own(data: str | None, path: Any) -> bool:
 
 
 def find_source(path: str, config_name: str | None = None, revision: str | None = None) -> Source:
-    """Return the source at a path, with its files; arguments as in :class:`Source`.
-
-    Raises:
-        UserError: if the path does not exist or holds no readable data.
-    """
+    """Return the source at a path, with its files; arguments as in :class:`Source`."""
     location = located(path)
     splits: Splits | None = None
     if path.startswith(EMBEDDED):
@@ -279,9 +275,6 @@ def reading(source: Source, folder: Path | None = None) -> Iterator[Reader]:
 
     For local sources ``datasets`` writes to a temporary folder in ``folder``, by default in the folder of the
     system. Downloads stay in the cache of the Hub.
-
-    Raises:
-        MissingExtraError: if ``datasets`` is not installed.
     """
     need("datasets", "reading images, tables and the Hub")
     import datasets

@@ -18,11 +18,7 @@ def chosen_splits(
 ) -> dict[str, str]:
     """Return the splits of a source that a run uses, by their role.
 
-    Returns:
-        ``train``, ``validation`` if the source has such a split besides the two, and ``test``, in this order.
-
-    Raises:
-        UserError: if the source does not have a split in ``names``.
+    These are ``train``, ``validation`` if the source has such a split besides the two, and ``test``.
     """
     for argument, name in (("train_split", train_split), ("test_split", test_split)):
         if name is not None and name not in names:
@@ -34,11 +30,7 @@ def chosen_splits(
 
 
 def existing_split(path: str, names: Sequence[str], split: str | None = None) -> str:
-    """Return a split of a source: by default the only one, or the last that exists of :data:`PARTS`.
-
-    Raises:
-        UserError: if the split does not exist.
-    """
+    """Return a split of a source: by default the only one, or the last that exists of ``PARTS``."""
     if split is None:
         split = names[0] if len(names) == 1 else next((n for n in reversed(PARTS) if n in names), None)
     if split not in names:
@@ -52,11 +44,7 @@ def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def check_size(name: str, size: int | float) -> None:
-    """Reject a size that is neither a number of rows (``int``) nor a share above 0 and below 1 (``float``).
-
-    Raises:
-        ValueError: with the name of the argument.
-    """
+    """Reject a size that is neither a number of rows (``int``) nor a share above 0 and below 1."""
     if not (size >= 0 if isinstance(size, int) else 0 < size < 1):
         raise ValueError(
             f"{name} must be a whole number of at least 0, or a share above 0 and below 1, not {size}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from lebm.data.cache import columns_of, labels_of
 from lebm.data.decoding import GREY_MODES, content_of, header
 from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
-from lebm.errors import UserError, one_line
+from lebm.errors import data_error, one_line
 
 LOOKED_AT = 1000
 """Largest number of images whose headers are read, spread over all images."""
@@ -38,11 +37,11 @@ class Survey:
     is_array: bool
     count: int
     shape: tuple[int, ...]
-    same_size: bool
-    classes: list[str]
-    train_split: str
-    test_split: str | None
-    has_validation: bool
+    same_size: bool = True
+    classes: list[str] = field(default_factory=list)
+    train_split: str = "train"
+    test_split: str | None = None
+    has_validation: bool = False
     normal: str | None = None
 
     @property
@@ -64,14 +63,7 @@ class Survey:
 
 
 def survey(path: str) -> Survey:
-    """Return the facts about a data set of images or vectors.
-
-    Args:
-        path: as for :class:`~lebm.data.ImageData`, or a file of arrays as for :class:`~lebm.data.ArrayData`.
-
-    Raises:
-        UserError: if there are no readable images.
-    """
+    """Return the facts about images, or about a file of arrays as for :class:`~lebm.data.ArrayData`."""
     return _of_arrays(path) if path.lower().endswith(ARRAYS) else _of_images(path)
 
 
@@ -80,18 +72,14 @@ def _of_arrays(path: str) -> Survey:
 
     data = ArrayData(path, batch_size=1)
     data.setup()
-    used = data.describe_split()
-    labels = [] if (data.train.labels < 0).all() else [str(n) for n in data.train.labels.unique().tolist()]
     return Survey(
-        os.path.abspath(path),
-        True,
-        len(data.train),
-        tuple(used["shape"]),
-        True,
-        labels,
-        "train",
-        "test" if data.test is not None else None,
-        data.validation is not None,
+        path=located(path),
+        is_array=True,
+        count=len(data.train),
+        shape=data.train.image_shape,
+        classes=[str(label) for label in data.train.labels.unique().tolist() if label >= 0],
+        test_split=None if data.test is None else "test",
+        has_validation=data.validation is not None,
     )
 
 
@@ -107,18 +95,18 @@ def _of_images(path: str) -> Survey:
         tested = _classes(reader, reader.split(test), test, label_column)[0] if test else []
         sizes, channels = _looked_at(source.path, rows, image_column)
     # Without the smallest twentieth, so one tiny file does not determine the networks.
-    smallest = sorted(sizes.elements(), key=min)[sizes.total() // 20]
+    width, height = sorted(sizes.elements(), key=min)[sizes.total() // 20]
     return Survey(
-        located(path),
-        False,
-        len(rows),
-        (channels, smallest[1], smallest[0]),
-        len(sizes) == 1,
-        names,
-        train,
-        test,
-        any(name in splits for name in VALIDATION_SPLITS if name != train),
-        trained[0] if len(trained) == 1 and set(trained) < set(tested) else None,
+        path=located(path),
+        is_array=False,
+        count=len(rows),
+        shape=(channels, height, width),
+        same_size=len(sizes) == 1,
+        classes=names,
+        train_split=train,
+        test_split=test,
+        has_validation=any(name in splits for name in VALIDATION_SPLITS if name != train),
+        normal=trained[0] if len(trained) == 1 and set(trained) < set(tested) else None,
     )
 
 
@@ -144,5 +132,5 @@ def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, in
             sizes[found[0]] += 1
             channels = channels if found[1] in GREY_MODES else 3
     if not sizes:
-        raise UserError(f"data path {path!r}: none of {n} images can be opened")
+        raise data_error(path, f"none of {n} images can be opened")
     return sizes, channels

@@ -46,11 +46,7 @@ class Sentences:
 
 
 def text_splits(path: str, config_name: str | None = None, revision: str | None = None) -> list[str]:
-    """Return the split names of a source of sentences.
-
-    Raises:
-        UserError: if there are no readable data.
-    """
+    """Return the split names of a source of sentences."""
     files = _text_files(path)
     if files:
         return list(files)
@@ -193,6 +189,10 @@ class TextData(SplitData):
     """
 
     noun = "sentences"
+    described = (
+        *("path", "tokenizer", "lowercase", "max_length", "batch_size", "by_length"),
+        *("validation_size", "seed", "limit_train", "limit_eval"),
+    )
     ordering = ("sizes", "batch_size", "seed", "by_length", "max_length")
 
     train: TextRows
@@ -273,13 +273,8 @@ class TextData(SplitData):
         splits = {part: TextRows(rows) for part, rows in encoded.items()}
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self._used = {
-            "path": self.path,
             **self._where,
-            "tokenizer": self.tokenizer,
             "vocabulary": len(self.vocabulary),
-            "lowercase": self.lowercase,
-            "max_length": self.max_length,
-            "sizes": {part: len(split) for part, split in splits.items()},
             "tokens": {part: int(split.lengths.sum()) for part, split in splits.items()},
             "unknown": {
                 part: round(sum(row.count(UNKNOWN) for row in rows) / sum(map(len, rows)), 5)
@@ -291,12 +286,6 @@ class TextData(SplitData):
             },
             "empty": {part: found.empty for part, found in sentences.items()},
             "skipped": {part: found.skipped for part, found in sentences.items()},
-            "batch_size": self.batch_size,
-            "by_length": self.by_length,
-            "validation_size": self.validation_size,
-            "seed": self.seed,
-            "limit_train": self.limit_train,
-            "limit_eval": self.limit_eval,
         }
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lebm.data.classes import ClassError
 from lebm.data.images import ImageData
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.sets import ClassError
 from lebm.errors import UserError
 from lebm.metrics.anomaly import FEWEST_NORMAL
 

@@ -82,11 +82,6 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert sorted(first) == list(range(30)) != first
 
 
-def test_too_few_rows() -> None:
-    with pytest.raises(ValueError, match="3 processes cannot share 2 rows"):
-        ShardedBatchSampler(2, 10, world_size=3)
-
-
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_start_anywhere_and_leave_global_random_state_alone(num_workers: int) -> None:
     position = [0, 0]

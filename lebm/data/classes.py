@@ -1,4 +1,4 @@
-"""The decoded splits of a data set of images that a run uses, and their classes."""
+"""Held-out classes of images, by name or number."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lebm.data.cache import CachedImages, open_images, split_names
-from lebm.data.splits import chosen_splits
-from lebm.errors import UserError, data_error, one_line
+from lebm.data.cache import CachedImages
+from lebm.errors import UserError, one_line
 
 Label = int | str
 Labels = Label | list[Label] | None
@@ -21,34 +20,8 @@ class ClassError(UserError):
     """An error for a held-out class that the data do not have."""
 
 
-def open_splits(
-    path: str, train_split: str, test_split: str | None, where: dict[str, Any], how: dict[str, Any]
-) -> dict[str, CachedImages]:
-    """Return the splits of a run by their role: ``train``, and if present ``validation`` and ``test``.
-
-    ``where`` holds the arguments of :func:`~lebm.data.cache.split_names`, and ``how`` the other arguments of
-    :func:`~lebm.data.cache.open_images`.
-
-    Raises:
-        UserError: if a split does not exist, cannot be read, or has images of another shape.
-    """
-    names = chosen_splits(path, split_names(path, **where), train_split, test_split)
-    opened = {part: open_images(path, name, **where, **how) for part, name in names.items()}
-    shapes = {cached.split: cached.images.shape[1:] for cached in opened.values()}
-    if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise data_error(path, f"images differ between splits ({listed}); set image_size and channels")
-    return opened
-
-
-def names_of_classes(splits: Mapping[str, CachedImages]) -> dict[int, str]:
-    """Return the name of each class, by its number; empty if the classes have no names."""
-    named = (split.label_names for split in splits.values() if split.label_names)
-    return dict(enumerate(next(named, [])))
-
-
 def held_out_classes(
-    path: str, splits: Mapping[str, CachedImages], anomalous: Labels, normal: Labels
+    path: str, splits: Mapping[str, CachedImages], names: Mapping[int, str], anomalous: Labels, normal: Labels
 ) -> list[int]:
     """Return the numbers of the held-out classes in ascending order; empty if both arguments are.
 
@@ -70,7 +43,7 @@ def held_out_classes(
                 f"{where} needs labels, but the split {split.split!r} has none; set {hint}, or {way}"
             )
     labels = np.concatenate([split.labels for split in splits.values()])
-    known, names = np.unique(labels[labels >= 0]).tolist(), names_of_classes(splits)
+    known = np.unique(labels[labels >= 0]).tolist()
     named = {names[n]: n for n in known if n in names}
     digits = {str(int(name)): n for name, n in named.items() if name.isdecimal()}  # "007" counts as 7
     numbers = {str(n): n for n in known} | digits | named
