@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ _NAMES = {
     **{"y_val": "validation_label", "y_valid": "validation_label", "y_test": "test_label"},
 }
 """Other names of the arrays, as in the files of Keras."""
+SHAPES = ("grid", "moons", "rings", "spiral")
 _IDX = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
@@ -172,45 +173,6 @@ def _idx(file: Path) -> np.ndarray:
     return np.frombuffer(content, _IDX[kind], -1, 4 + 4 * axes).reshape(shape).astype(_IDX[kind].strip(">"))
 
 
-def _rings(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    label = torch.randint(2, (n,), generator=generator)
-    angle = 2 * math.pi * torch.rand(n, generator=generator)
-    radius = 1.0 + 1.2 * label + 0.08 * torch.randn(n, generator=generator)
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), label
-
-
-def _moons(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    label = torch.randint(2, (n,), generator=generator)
-    angle = math.pi * torch.rand(n, generator=generator)
-    side = 1.0 - 2.0 * label
-    points = 1.4 * torch.stack(
-        [side * angle.cos() + 0.5 * (1 - side) - 0.5, side * angle.sin() + 0.25 * (1 - side)], dim=1
-    )
-    return points + torch.tensor([0.0, -0.35]) + 0.1 * torch.randn(n, 2, generator=generator), label
-
-
-def _spiral(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    label = torch.randint(2, (n,), generator=generator)
-    angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
-    radius = 0.25 * angle * (1.0 - 2.0 * label)
-    points = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
-    return points + 0.08 * torch.randn(n, 2, generator=generator), label
-
-
-def _grid(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    label = torch.randint(9, (n,), generator=generator)
-    centres = torch.stack([label % 3, label.div(3, rounding_mode="floor")], dim=1).float() - 1
-    return 1.6 * centres + 0.12 * torch.randn(n, 2, generator=generator), label
-
-
-SHAPES: dict[str, Callable[[int, torch.Generator], tuple[Tensor, Tensor]]] = {
-    "rings": _rings,
-    "moons": _moons,
-    "spiral": _spiral,
-    "grid": _grid,
-}
-
-
 def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return points ``(n, 2)`` of a density in the plane, and their pieces ``(n,)``.
 
@@ -232,10 +194,28 @@ def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         (torch.Size([1000, 2]), [0, 1])
     """
     if shape not in SHAPES:
-        raise ValueError(f"unknown shape {shape!r}; choose one of {', '.join(sorted(SHAPES))}")
+        raise ValueError(f"unknown shape {shape!r}; choose one of {', '.join(SHAPES)}")
     if n < 1:
         raise ValueError(f"at least 1 point is needed, not {n}")
-    return SHAPES[shape](n, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    pieces = torch.randint(9 if shape == "grid" else 2, (n,), generator=generator)
+    if shape == "grid":
+        cells = torch.stack([pieces % 3, pieces.div(3, rounding_mode="floor")], dim=1).float() - 1
+        return 1.6 * cells + 0.12 * torch.randn(n, 2, generator=generator), pieces
+    turn, side = torch.rand(n, generator=generator), 1.0 - 2.0 * pieces
+    if shape == "rings":
+        angle = 2 * math.pi * turn
+        radius = 1.0 + 1.2 * pieces + 0.08 * torch.randn(n, generator=generator)
+        return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), pieces
+    if shape == "moons":
+        angle, shift = math.pi * turn, 1 - side
+        x, y = side * angle.cos() + 0.5 * shift - 0.5, side * angle.sin() + 0.25 * shift
+        points, noise = 1.4 * torch.stack([x, y], dim=1) + torch.tensor([0.0, -0.35]), 0.1
+    else:
+        angle = 3 * math.pi * turn.sqrt()
+        radius = 0.25 * angle * side
+        points, noise = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), 0.08
+    return points + noise * torch.randn(n, 2, generator=generator), pieces
 
 
 class PlaneData(ArrayData):

@@ -166,7 +166,7 @@ def labels_of(
     if column is None:
         return np.full(len(data), -1, dtype=np.int64), None
     where = f"data path {reader.source.path!r}, split {split!r}: column {column!r} holds"
-    values = [None if value == "" or value != value else value for value in data[column][:]]
+    values: list[Any] = [None if value == "" or value != value else value for value in data[column][:]]
     if all(isinstance(value, float) and value.is_integer() for value in values if value is not None):
         values = [None if value is None else int(value) for value in values]  # integers with empty cells
     labelled = sum(isinstance(value, int | str) for value in values)
@@ -182,7 +182,7 @@ def labels_of(
     labels = np.full(len(values), -1, dtype=np.int64)
     for row, value in enumerate(values):
         if isinstance(value, str) or (isinstance(value, int) and value >= 0):
-            if value not in numbers if names else value >= 2**63:
+            if value not in numbers if names else value >= 2**63:  # type: ignore[operator]
                 listed = one_line(", ".join(names[:10])) or "numbers below 2**63"
                 raise UserError(f"{where} the number {value}, which is not one of the classes ({listed})")
             labels[row] = numbers.get(value, value)

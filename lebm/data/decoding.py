@@ -26,9 +26,6 @@ class Decoding:
 
     Transparent pixels become white. The arguments are as in :class:`~lebm.data.ImageData`. A ``white_level``
     below 255 also applies to files of 8 bits.
-
-    Raises:
-        ValueError: for impossible values.
     """
 
     image_size: int | None = None
@@ -52,13 +49,10 @@ class Decoding:
                 )
 
     def __call__(self, content: bytes | str | None) -> tuple[np.ndarray, bool]:
-        """Decode an image, given as the bytes of a file or as its path.
+        """Decode the bytes of an image file, or the file at a path.
 
         Returns:
             The image as ``(C, H, W)`` ``uint8``, and whether its file has more than 8 bits per number.
-
-        Raises:
-            UndecodableError: if the image cannot be used; the message is a short reason.
         """
         try:
             with _opened(content) as image:
@@ -82,7 +76,10 @@ class Decoding:
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         if self.image_size is not None:
-            image = _square(image).resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.crop((left, top, left + side, top + side))
+            image = square.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), deep
 
@@ -94,8 +91,7 @@ class Decoding:
             )
         if not deep:
             image = _opaque(image)
-        white = self.white_level or (65535 if deep else 255)
-        white = white if deep else min(white, 255)
+        white = self.white_level or 65535 if deep else min(self.white_level or 255, 255)
         pixels = np.asarray(image)
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0 and high <= white):  # NaN is rejected too
@@ -133,9 +129,3 @@ def _opaque(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
-
-
-def _square(image: Image.Image) -> Image.Image:
-    side = min(image.width, image.height)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))

@@ -207,13 +207,11 @@ class ImageData(SplitData):
         if own is not None:
             rows["validation"] = np.flatnonzero(is_normal(own.labels, held_out))
         without = f" without label {', '.join(map(str, held_out))}" if held_out else ""
-        splits = {}
-        for part, kept in self._divided(rows, self.seed + bool(held_out), without).items():
-            if part == "validation" and own is not None:
-                splits[part] = ImageRows([own.images], own.labels, kept, held_out)
-            else:
-                splits[part] = ImageRows(images, every, kept, held_out)
-        return splits
+        other = {} if own is None else {"validation": ([own.images], own.labels)}
+        return {
+            part: ImageRows(*other.get(part, (images, every)), kept, held_out)
+            for part, kept in self._divided(rows, self.seed + bool(held_out), without).items()
+        }
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
         if split is None and self.test_split in split_names(self.path, **self._where):

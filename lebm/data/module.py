@@ -152,8 +152,10 @@ class SplitData(LightningDataModule, Component):
 
     # Loading
 
-    def _processes(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _sharing(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def _position(self) -> tuple[int, int]:
         """Return epoch and batch of the next step, from counters that Lightning saves and restores."""
@@ -163,19 +165,16 @@ class SplitData(LightningDataModule, Component):
         epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
         return epoch, self.trainer.fit_loop.batch_idx + 1
 
-    def _training_sampler(self, dataset: Any, **sharing: int) -> ShardedBatchSampler:
+    def _training_sampler(self, **sharing: int) -> ShardedBatchSampler:
+        """Return the sampler of ``train``, whose order depends on ``seed`` and epoch."""
         return ShardedBatchSampler(
-            len(dataset), self.batch_size, shuffle=True, drop_last=self.drop_last, **sharing
+            len(self.train),
+            self.batch_size,
+            shuffle=True,
+            drop_last=self.drop_last,
+            seed=self.seed,
+            **sharing,
         )
-
-    def _loader(self, dataset: Any, training: bool = False) -> BatchLoader:
-        rank, processes = self._processes()
-        sharing = {"rank": rank, "world_size": processes}
-        if training:
-            sampler = self._training_sampler(dataset, **sharing, seed=self.seed)
-        else:
-            sampler = ShardedBatchSampler(len(dataset), max(self.eval_batch_size, processes), **sharing)  # type: ignore[arg-type]
-        return BatchLoader(dataset, sampler, self._position if training else None, self.num_workers)
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of ``batch_size`` rows over all processes.
@@ -186,14 +185,14 @@ class SplitData(LightningDataModule, Component):
         Raises:
             UserError: if the processes cannot share a batch evenly, or no batch is full.
         """
-        _, processes = self._processes()
-        if self.batch_size % processes:
+        sharing = self._sharing()
+        if self.batch_size % sharing["world_size"]:
             raise UserError(
                 f"batch_size {self.batch_size} is over all processes, and must be a multiple of their number,"
-                f" {processes}"
+                f" {sharing['world_size']}"
             )
         self.check_batch_size()
-        return self._loader(self.train, training=True)
+        return BatchLoader(self.train, self._training_sampler(**sharing), self._position, self.num_workers)
 
     def check_batch_size(self) -> None:
         """Reject a training split that does not fill one batch; :meth:`setup` must have been called."""
@@ -209,12 +208,14 @@ class SplitData(LightningDataModule, Component):
         Raises:
             UserError: if there are fewer rows than processes.
         """
-        _, processes = self._processes()
-        if len(dataset) < processes:
+        sharing = self._sharing()
+        rows, processes = len(dataset), sharing["world_size"]
+        if rows < processes:
             raise UserError(
-                f"{len(dataset)} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes"
+                f"{rows} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes"
             )
-        return self._loader(dataset)
+        sampler = ShardedBatchSampler(rows, max(self.eval_batch_size, processes), **sharing)  # type: ignore[arg-type]
+        return BatchLoader(dataset, sampler, num_workers=self.num_workers)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return the validation split in order, or an empty list without one, which skips validation."""

@@ -159,13 +159,8 @@ class TextRows(Dataset):
 class LengthBatchSampler(ShardedBatchSampler):
     """A sampler of shuffled batches of sentences with similar lengths, which need little padding.
 
-    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches. Each pool is sorted by length and
-    cut into batches, which are then shuffled over all pools. The order depends only on seed and epoch.
-
-    Args:
-        lengths: lengths of the sentences, in tokens.
-        batch_size: number of sentences in a global batch.
-        **sharing: ``rank``, ``world_size`` and ``seed`` of the base class.
+    The order of an epoch is cut into pools of ``BATCHES_A_POOL`` batches. Each pool is sorted by ``lengths``
+    and cut into batches, which are then shuffled over all pools. The order depends only on seed and epoch.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, **sharing: int) -> None:

@@ -43,7 +43,8 @@ _NAMES = (
 )
 """Names that contain a split name, such as ``train2017`` and ``my_test``, and names that equal one."""
 _SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\b")
-_CARD = re.compile(r"^configs:", re.M)
+_CARD = re.compile(r"---.*^configs:", re.M | re.S)
+"""The start of a ``README.md`` that lists configurations in the layout of the Hub."""
 
 Splits = dict[str, dict[Path, str | None]]
 
@@ -119,7 +120,10 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
     names = glob.iglob(os.path.join(glob.escape(str(root)), "**"), recursive=True)
     found = sorted((Path(name) for name in names if not os.path.isdir(name)), key=str)
     images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
-    described = [file for file in found if (images and file.name in SIDECARS) or _is_card(file, root)]
+    described = [file for file in found if images and file.name in SIDECARS]
+    card = root / "README.md"
+    if card in found and _CARD.match(card.read_text(encoding="utf-8", errors="replace")):
+        described.append(card)
     tables = [file for file in found if _is_table(file) and file not in described]
     rows, others = (images, tables) if len(images) > len(tables) else (tables, images)
     if not rows:
@@ -130,14 +134,6 @@ def _readable_files(path: str, root: Path) -> tuple[list[Path], list[Path]]:
     unknown = [file for file in found if file.suffix.lower() in OTHER_SUFFIXES]
     _say_unread(path, root, unknown, "lebm reads PNG, JPEG, BMP, GIF, WebP, TIFF and PPM")
     return rows, described
-
-
-def _is_card(file: Path, root: Path) -> bool:
-    """Return whether a file is a ``README.md`` that lists configurations in the layout of the Hub."""
-    if file != root / "README.md":
-        return False
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return text.startswith("---") and _CARD.search(text) is not None
 
 
 def _splits(path: str, root: Path, files: list[Path]) -> Splits:
@@ -218,12 +214,11 @@ class Reader:
         """Return a split as a ``datasets.Dataset``; image files have one row per file, in order."""
         import datasets
 
-        source, more = self.source, {"split": name, "cache_dir": self.scratch}
+        source = self.source
+        more: dict[str, Any] = {"split": name, "cache_dir": self.scratch, "revision": source.revision}
         with self._explained():
             if source.splits is None:
-                rows = datasets.load_dataset(
-                    source.location, source.config_name, revision=source.revision, **more
-                )
+                rows = datasets.load_dataset(source.location, source.config_name, **more)
                 self._say_unnamed(sum(part.num_examples for part in (rows.info.splits or {}).values()))
                 return rows
             files = list(source.splits[name])

@@ -33,7 +33,7 @@ def existing_split(path: str, names: Sequence[str], split: str | None = None) ->
     """Return a split of a source: by default the only one, or the last that exists of ``PARTS``."""
     if split is None:
         split = names[0] if len(names) == 1 else next((n for n in reversed(PARTS) if n in names), None)
-    if split not in names:
+    if split is None or split not in names:
         raise data_error(path, f"no split {split!r}; it has {', '.join(names)}")
     return split
 
@@ -106,11 +106,10 @@ def held_out_rows(
 
 
 def spread_rows(labels: np.ndarray | None, rows: int, n: int, seed: int) -> np.ndarray:
-    """Return ``n`` rows chosen by a seed and spread over the classes.
+    """Return ``n`` rows (all if there are fewer) chosen by a seed and spread over the classes.
 
-    Returns:
-        One row of each class, then a second row of each class, and so on; without ``labels``, ``(rows,)``,
-        rows in the order of the permutation. All rows if there are fewer than ``n``.
+    These are one row of each class, then a second row of each class, and so on; without ``labels``,
+    ``(rows,)``, the first rows of a permutation.
     """
     shuffled = _permutation(np.arange(rows), seed)
     if labels is None:

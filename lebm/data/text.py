@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,6 @@ from lebm.data.rows import LengthBatchSampler, Rows, TextRows
 from lebm.data.sources import Source, find_source, reading
 from lebm.data.splits import VALIDATION_SPLITS, check_counts, check_size, chosen_splits, existing_split
 from lebm.errors import UserError, data_error
-from lebm.files import EMBEDDED
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
@@ -50,7 +48,7 @@ def text_splits(path: str, config_name: str | None = None, revision: str | None 
     files = _text_files(path)
     if files:
         return list(files)
-    with reading(_source(path, config_name, revision)) as reader:
+    with reading(find_source(path, config_name, revision)) as reader:
         return reader.split_names()
 
 
@@ -85,14 +83,23 @@ def open_text(
     files = _text_files(path)
     split = existing_split(path, list(files) or text_splits(path, config_name, revision), split)
     if files:
-        with files[split].open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            found = _gathered(lines, f"{files[split]}: line", 1, on_error)
+        where, first = f"{files[split]}: line", 1
+        with files[split].open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            lines = list(file)
     else:
-        values = _column(_source(path, config_name, revision), split, text_column)
-        found = _gathered((value or "" for value in values), f"{path} ({split}): row", 0, on_error)
-    if not found.texts:
+        where, first = f"{path} ({split}): row", 0
+        lines = _column(find_source(path, config_name, revision), split, text_column)
+    found: dict[int, str] = {}  # sentences by row
+    for row, line in enumerate(lines):
+        if not _NOT_UTF8.search(line):
+            found[row] = " ".join(line.split())
+        elif on_error == "fail":
+            hint = "convert the file, or skip such lines with on_error: skip"
+            raise UserError(f"{where} {row + first} is not UTF-8: {hint}")
+    texts = {row: text for row, text in found.items() if text}
+    if not texts:
         raise data_error(path, f"the split {split!r} holds no sentences (one per line is expected)")
-    return found
+    return Sentences([*texts.values()], [*texts], len(found) - len(texts), len(lines) - len(found))
 
 
 def _text_files(path: str) -> dict[str, Path]:
@@ -103,17 +110,14 @@ def _text_files(path: str) -> dict[str, Path]:
     if location.is_file() and location.suffix.lower() != ".parquet":
         return {"train": location}
     names = ("train", *VALIDATION_SPLITS, "test")
-    return {name: location / f"{name}.txt" for name in names if (location / f"{name}.txt").is_file()}
-
-
-def _source(path: str, config_name: str | None, revision: str | None) -> Source:
-    if not path.startswith(EMBEDDED) and Path(path).is_dir() and not any(Path(path).rglob("*.parquet")):
+    files = {name: location / f"{name}.txt" for name in names if (location / f"{name}.txt").is_file()}
+    if location.is_dir() and not files and not any(location.rglob("*.parquet")):
         wanted = "neither train.txt, validation.txt and test.txt nor parquet files"
         raise data_error(path, f"the folder has {wanted}")
-    return find_source(path, config_name, revision)
+    return files
 
 
-def _column(source: Source, split: str, column: str | None) -> list[str | None]:
+def _column(source: Source, split: str, column: str | None) -> list[str]:
     with reading(source) as reader:
         table = reader.split(split)
         column = column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
@@ -121,28 +125,10 @@ def _column(source: Source, split: str, column: str | None) -> list[str | None]:
             missing = f"no text column {column!r} found" if column else "no text column found"
             known = ", ".join(table.column_names)
             raise data_error(source.path, f"{missing}; set text_column to one of {known}")
-        values: list[Any] = table[column][:]
-    if any(value is not None and not isinstance(value, str) for value in values):
+        values = ["" if value is None else value for value in table[column][:]]
+    if not all(isinstance(value, str) for value in values):
         raise data_error(source.path, f"the column {column!r} does not hold text; set text_column")
     return values
-
-
-def _gathered(lines: Iterable[str], where: str, first: int, on_error: str) -> Sentences:
-    texts, rows, empty, skipped = [], [], 0, 0
-    for number, line in enumerate(lines):
-        if _NOT_UTF8.search(line):
-            if on_error == "fail":
-                raise UserError(
-                    f"{where} {number + first} is not UTF-8: convert the file, or skip such lines with"
-                    " on_error: skip"
-                )
-            skipped += 1
-        elif text := " ".join(line.split()):
-            texts.append(text)
-            rows.append(number)
-        else:
-            empty += 1
-    return Sentences(texts, rows, empty, skipped)
 
 
 class TextData(SplitData):
@@ -303,9 +289,7 @@ class TextData(SplitData):
         source = f"{self.path} ({', '.join(notes)})" if notes else self.path
         return Rows(TextRows(encoded), source, np.arange(len(encoded)), {"index": found.rows})
 
-    # Loading
-
-    def _training_sampler(self, dataset: TextRows, **sharing: int) -> ShardedBatchSampler:
+    def _training_sampler(self, **sharing: int) -> ShardedBatchSampler:
         if not self.by_length:
-            return super()._training_sampler(dataset, **sharing)
-        return LengthBatchSampler(dataset.lengths, self.batch_size, **sharing)
+            return super()._training_sampler(**sharing)
+        return LengthBatchSampler(self.train.lengths, self.batch_size, seed=self.seed, **sharing)
