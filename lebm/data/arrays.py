@@ -195,8 +195,7 @@ def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """
     if shape not in SHAPES:
         raise ValueError(f"unknown shape {shape!r}; choose one of {', '.join(SHAPES)}")
-    if n < 1:
-        raise ValueError(f"at least 1 point is needed, not {n}")
+    check_counts(n=n)
     generator = torch.Generator().manual_seed(seed)
     pieces = torch.randint(9 if shape == "grid" else 2, (n,), generator=generator)
     if shape == "grid":

@@ -75,7 +75,8 @@ def build(
         data = data.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow and datasets raise many kinds
         raise data_error(source.path, f"column {image_column!r} holds no images") from error
-    kept: dict[int, str] = {}  # file names by row
+    root = source.location if os.path.isdir(source.location) else os.path.dirname(source.location)
+    kept: dict[int, str] = {}  # file names by row, below the root, so that the folder may be moved
     skipped: list[str] = []
     brightest, deep = 0, False
     with open(folder / "images.npy", "w+b") as file:
@@ -99,7 +100,7 @@ def build(
                 )
             brightest, deep = max(brightest, int(image.max())), deep or is_deep
             file.write(image.data)
-            kept[row] = _below(path, source)
+            kept[row] = str(Path(path)).removeprefix(f"{root}{os.sep}") if path else ""
         if shape is None:
             raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
         if decoding.white_level is None and (brightest < 64 if deep else brightest == 1):
@@ -121,13 +122,6 @@ def build(
         "decoding": asdict(decoding),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
-
-
-def _below(path: str, source: Source) -> str:
-    """Return the path of an image relative to the folder of its source, so that the folder may be moved."""
-    place = Path(source.location)
-    folder, whole = place if place.is_dir() else place.parent, Path(path)
-    return str(whole.relative_to(folder)) if path and whole.is_relative_to(folder) else path
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -10,8 +10,7 @@ import numpy as np
 from lebm.data.cache import CachedImages
 from lebm.errors import UserError, one_line
 
-Label = int | str
-Labels = Label | list[Label] | None
+Labels = int | str | list[int | str] | None
 HELD_OUT = ("held_out_label", "normal_label")
 """The arguments of :class:`~lebm.data.images.ImageData` that hold out classes."""
 
@@ -27,9 +26,6 @@ def held_out_classes(
 
     These are the ``anomalous`` classes, or all except the ``normal`` classes. A name takes precedence over a
     number: if the classes are called ``"1"``, ``"10"`` and ``"2"``, the class 2 is the last one.
-
-    Raises:
-        ClassError: if a class does not exist; the message lists the classes.
     """
     of_normal = anomalous in (None, [])
     wanted, name = (normal, "normal_label") if of_normal else (anomalous, "held_out_label")

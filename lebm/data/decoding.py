@@ -43,10 +43,8 @@ class Decoding:
         if self.crop is not None:
             left, top, right, bottom = self.crop
             if not (0 <= left < right and 0 <= top < bottom):
-                raise ValueError(
-                    "crop must be (left, top, right, bottom) with 0 <= left < right and 0 <= top < bottom,"
-                    f" not {self.crop}"
-                )
+                wanted = "(left, top, right, bottom) with 0 <= left < right and 0 <= top < bottom"
+                raise ValueError(f"crop must be {wanted}, not {self.crop}")
 
     def __call__(self, content: bytes | str | None) -> tuple[np.ndarray, bool]:
         """Decode the bytes of an image file, or the file at a path.
@@ -67,9 +65,8 @@ class Decoding:
     def _array(self, image: Image.Image) -> tuple[np.ndarray, bool]:
         if self.crop is not None:
             if self.crop[2] > image.width or self.crop[3] > image.height:
-                raise UndecodableError(
-                    f"the crop box {self.crop} reaches outside its {image.width}x{image.height} pixels"
-                )
+                size = f"{image.width}x{image.height}"
+                raise UndecodableError(f"the crop box {self.crop} reaches outside its {size} pixels")
             image = image.crop(self.crop)
         deep = image.mode[0] in "IF"
         image = self._eight_bit(image, deep)
@@ -86,9 +83,7 @@ class Decoding:
     def _eight_bit(self, image: Image.Image, deep: bool) -> Image.Image:
         """Return mode ``L`` for grey images and ``RGB`` for others; Pillow reads 8 bits of 16-bit colours."""
         if image.mode == "F" and self.white_level is None:
-            raise UndecodableError(
-                "its pixels are floating-point numbers without a known range: set white_level"
-            )
+            raise UndecodableError("its pixels are floating-point numbers of unknown range: set white_level")
         if not deep:
             image = _opaque(image)
         white = self.white_level or 65535 if deep else min(self.white_level or 255, 255)

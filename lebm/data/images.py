@@ -170,8 +170,7 @@ class ImageData(SplitData):
         wanted = self.held_out_label, self.normal_label
         held_out = held_out_classes(self.path, sources, self.label_names, *wanted)
         self.held_out_label = held_out[0] if len(held_out) == 1 else held_out or None
-        unlabelled = sum(int((split.labels < 0).sum()) for split in sources.values())
-        self.unlabelled = unlabelled if held_out else 0
+        self.unlabelled = sum((split.labels < 0).sum() for split in sources.values()) if held_out else 0
         splits = self._splits(sources, held_out, self.anomaly_split)
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")
         self.image_shape = self.train.image_shape

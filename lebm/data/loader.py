@@ -133,10 +133,7 @@ class BatchLoader:
             yield from DataLoader(self.dataset, batch_sampler=rows, **workers)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, int]:
-        """Return an empty state, because the trainer stores the position.
-
-        Lightning takes this method as a sign that resumption within an epoch is exact.
-        """
+        """Return an empty state, Lightning's sign that resumption within an epoch is exact."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

@@ -55,7 +55,6 @@ class ImageRows(Dataset):
         self.rows = rows
         self.labels = torch.from_numpy(labels[rows])
         self.held_out = tuple(held_out)
-        self._starts = np.cumsum([0, *(len(source) for source in self.sources)])
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -76,10 +75,11 @@ class ImageRows(Dataset):
         if len(self.sources) == 1:
             return torch.from_numpy(self.sources[0][rows])
         images = np.empty((len(rows), *self.image_shape), dtype=self.sources[0].dtype)
-        which = np.searchsorted(self._starts, rows, side="right") - 1
-        for number, source in enumerate(self.sources):
-            mine = which == number
-            images[mine] = source[rows[mine] - self._starts[number]]
+        first = 0  # row of a source
+        for source in self.sources:
+            mine = (rows >= first) & (rows < first + len(source))
+            images[mine] = source[rows[mine] - first]
+            first += len(source)
         return torch.from_numpy(images)
 
     def observations(self, indices: Sequence[int] | np.ndarray | slice = slice(None)) -> Tensor:
@@ -94,9 +94,7 @@ class ImageRows(Dataset):
         return part
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Return a batch: ``x`` as stored, ``label``, ``index`` (the row number in this split), and with
-        held-out labels ``anomaly``.
-        """
+        """Return a batch: ``x`` as stored, ``label``, ``index`` (row of this split) and maybe ``anomaly``."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         batch = {"x": self.images(index.numpy()), "label": self.labels[index], "index": index}
         if self.held_out:
@@ -119,11 +117,7 @@ class ImageRows(Dataset):
 
 
 class TextRows(Dataset):
-    """A data set of the token numbers of sentences, in one array.
-
-    Args:
-        rows: token numbers of each sentence; no sentence is empty.
-    """
+    """A data set of sentences, each given by its token numbers, at least one."""
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))

@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,11 +204,9 @@ class Reader:
         source = self.source
         if source.splits is not None:
             return list(source.splits)
+        where = source.location, source.config_name
         with self._explained():
-            found = datasets.get_dataset_split_names(
-                source.location, config_name=source.config_name, revision=source.revision
-            )
-            return list(map(str, found))
+            return list(map(str, datasets.get_dataset_split_names(*where, revision=source.revision)))
 
     def split(self, name: str) -> Any:
         """Return a split as a ``datasets.Dataset``; image files have one row per file, in order."""
@@ -219,32 +217,23 @@ class Reader:
         with self._explained():
             if source.splits is None:
                 rows = datasets.load_dataset(source.location, source.config_name, **more)
-                self._say_unnamed(sum(part.num_examples for part in (rows.info.splits or {}).values()))
+                read = sum(part.num_examples for part in (rows.info.splits or {}).values())
+                images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in source.files)
+                if read < images and any(file.name in SIDECARS for file in source.files):
+                    lost = f"{images - read} of {images} images are not read"
+                    notice(source.path, f"{lost}, because the metadata files do not name them")
                 return rows
-            files = list(source.splits[name])
-            if not _is_table(files[0]):
-                return self._images(source.splits[name])
-            patterns = [glob.escape(str(file)) for file in files]
-            return datasets.load_dataset("parquet", data_files={name: patterns}, **more)
-
-    def _say_unnamed(self, read: int) -> None:
-        """Warn of images that the metadata files of a folder do not name, which ``datasets`` leaves out."""
-        images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in self.source.files)
-        if read < images and any(file.name in SIDECARS for file in self.source.files):
-            lost = f"{images - read} of {images} images are not read"
-            notice(self.source.path, f"{lost}, because the metadata files do not name them")
-
-    def _images(self, classes: Mapping[Path, str | None]) -> Any:
-        """Return rows of image files, with their folders as classes if there are any."""
-        import datasets
-
-        columns: dict[str, list] = {"image": [str(file) for file in classes]}
-        features = datasets.Features({"image": datasets.Image()})
-        if any(classes.values()):
-            every = {name for files in (self.source.splits or {}).values() for name in files.values()}
-            columns["label"] = list(classes.values())
-            features["label"] = datasets.ClassLabel(names=sorted(filter(None, every)))
-        return datasets.Dataset.from_dict(columns, features=features)
+            classes = source.splits[name]
+            if any(map(_is_table, classes)):
+                patterns = [glob.escape(str(file)) for file in classes]
+                return datasets.load_dataset("parquet", data_files={name: patterns}, **more)
+            columns: dict[str, list] = {"image": [str(file) for file in classes]}
+            features = datasets.Features({"image": datasets.Image()})
+            if any(classes.values()):
+                every = {name for files in source.splits.values() for name in files.values()}
+                columns["label"] = list(classes.values())
+                features["label"] = datasets.ClassLabel(names=sorted(filter(None, every)))
+            return datasets.Dataset.from_dict(columns, features=features)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

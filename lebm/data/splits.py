@@ -46,9 +46,8 @@ def _permutation(rows: np.ndarray, seed: int) -> np.ndarray:
 def check_size(name: str, size: int | float) -> None:
     """Reject a size that is neither a number of rows (``int``) nor a share above 0 and below 1."""
     if not (size >= 0 if isinstance(size, int) else 0 < size < 1):
-        raise ValueError(
-            f"{name} must be a whole number of at least 0, or a share above 0 and below 1, not {size}"
-        )
+        wanted = "a whole number of at least 0, or a share above 0 and below 1"
+        raise ValueError(f"{name} must be {wanted}, not {size}")
 
 
 def check_counts(**counts: int | None) -> None:
@@ -72,8 +71,7 @@ def carve(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def is_normal(labels: np.ndarray, held_out: Sequence[int]) -> np.ndarray:
     """Return the flags of the rows that are not of a held-out class, ``(N,)``.
 
-    With held-out classes, rows without a label, which have a negative number, are not normal either, because
-    they may be of any class.
+    With held-out classes, rows without a label are not normal either, because they may be of any class.
     """
     return ~np.isin(labels, held_out) & ((labels >= 0) | (not held_out))
 
@@ -83,13 +81,10 @@ def held_out_rows(
 ) -> dict[str, np.ndarray]:
     """Return ascending rows for training and testing, with held-out classes in test rows only.
 
-    The rows of the test source are numbered after the rows of the training source. Rows without a label are
-    skipped if classes are held out.
-
     Args:
         labels: labels of the training source, then labels of the test source if there is one, ``(N,)``.
         train_count: number of rows of the training source.
-        held_out: labels of the anomalies; with none, the rows of the two sources.
+        held_out: labels of the anomalies; if there are none, each source keeps its rows.
         protocol: ``"lebm"`` joins both sources. The first 80% of a permutation of all normal rows are for
             training; the other 20% and every held-out row are test rows. ``"official"`` uses the training
             rows without the held-out classes, and all test rows.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lebm.data.arrays import ArrayData
 from lebm.data.cache import columns_of, labels_of
 from lebm.data.decoding import GREY_MODES, content_of, header
 from lebm.data.sources import Reader, find_source, located, reading
@@ -68,8 +69,6 @@ def survey(path: str) -> Survey:
 
 
 def _of_arrays(path: str) -> Survey:
-    from lebm.data.arrays import ArrayData
-
     data = ArrayData(path, batch_size=1)
     data.setup()
     return Survey(
@@ -86,6 +85,8 @@ def _of_arrays(path: str) -> Survey:
 def _of_images(path: str) -> Survey:
     source = find_source(path)
     with reading(source) as reader:
+        from datasets import Image
+
         splits = reader.split_names()
         train = "train" if "train" in splits else splits[0]
         test = "test" if "test" in splits and train != "test" else None
@@ -93,14 +94,20 @@ def _of_images(path: str) -> Survey:
         image_column, label_column = columns_of(source, rows.features)
         trained, names = _classes(reader, rows, train, label_column)
         tested = _classes(reader, reader.split(test), test, label_column)[0] if test else []
-        sizes, channels = _looked_at(source.path, rows, image_column)
+        n = min(LOOKED_AT, len(rows))
+        undecoded = rows.select_columns([image_column]).cast_column(image_column, Image(decode=False))
+        items = undecoded.select([row * len(rows) // n for row in range(n)])[image_column]
+        found = [known for item in items if (known := header(content_of(item))) is not None]
+    if not found:
+        raise data_error(path, f"none of {n} images can be opened")
+    sizes = Counter(size for size, _ in found)
     # Without the smallest twentieth, so one tiny file does not determine the networks.
     width, height = sorted(sizes.elements(), key=min)[sizes.total() // 20]
     return Survey(
         path=located(path),
         is_array=False,
         count=len(rows),
-        shape=(channels, height, width),
+        shape=(1 if all(mode in GREY_MODES for _, mode in found) else 3, height, width),
         same_size=len(sizes) == 1,
         classes=names,
         train_split=train,
@@ -116,21 +123,3 @@ def _classes(reader: Reader, rows: Any, split: str, column: str | None) -> tuple
     present = np.unique(labels[labels >= 0]).tolist()
     found = [str(label) if names is None else names[label] for label in present]
     return found, names or found
-
-
-def _looked_at(path: str, rows: Any, column: str) -> tuple[Counter[tuple[int, int]], int]:
-    """Return width and height of the readable images by their headers, and the most channels."""
-    import datasets
-
-    sizes: Counter[tuple[int, int]] = Counter()
-    channels = 1
-    n = min(LOOKED_AT, len(rows))
-    contents = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    for item in contents.select([row * len(rows) // n for row in range(n)])[column]:
-        found = header(content_of(item))
-        if found is not None:
-            sizes[found[0]] += 1
-            channels = channels if found[1] in GREY_MODES else 3
-    if not sizes:
-        raise data_error(path, f"none of {n} images can be opened")
-    return sizes, channels

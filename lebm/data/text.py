@@ -80,8 +80,8 @@ def open_text(
         >>> len(verses), verses.texts[0][:16]
         (300, 'Rejoice over her')
     """
+    split = existing_split(path, text_splits(path, config_name, revision), split)
     files = _text_files(path)
-    split = existing_split(path, list(files) or text_splits(path, config_name, revision), split)
     if files:
         where, first = f"{files[split]}: line", 1
         with files[split].open(encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -233,10 +233,7 @@ class TextData(SplitData):
         return {part: open_text(self.path, name, **self._where, **self._how) for part, name in chosen.items()}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode the splits, and give the vocabulary to the model.
-
-        A second call only gives the vocabulary to the model.
-        """
+        """Read and encode the splits in the first call, and give the vocabulary to the model."""
         if self._used is None:
             self._read()
         if self.trainer is not None:

@@ -113,7 +113,7 @@ def test_a_white_level_keeps_every_grey_level(content: bytes, white: float | Non
         (deep(1e5, "int32", "TIFF"), None, "0 to 2.55e\\+07, not 0 to 65535"),
         (encoded(Image.fromarray((RAMP - 100).astype("int32")), "TIFF"), None, "-100 to 155"),
         (encoded(Image.fromarray(np.where(RAMP, RAMP, np.nan).astype("float32")), "TIFF"), 255, "nan"),
-        (deep(1, "float32", "TIFF"), None, "floating-point numbers without a known range: set white_level"),
+        (deep(1, "float32", "TIFF"), None, "floating-point numbers of unknown range: set white_level"),
     ],
     ids=named,
 )
