@@ -346,7 +346,5 @@ def _writing(target: Path) -> Iterator[None]:
         with FileLock(target.with_name(f".{target.name}.lock")):
             yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write the image cache {target.parent} ({reason}); set LEBM_CACHE to another folder"
-        ) from error
+        problem = f"cannot write the image cache {target.parent} ({error.strerror or error})"
+        raise UserError(f"{problem}; set LEBM_CACHE to another folder") from error

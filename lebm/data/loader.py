@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from lebm.samplers.noise import keyed_seed
 
-Batch = dict[str, Tensor]
-
 
 def coin_flips(seed: int, epoch: int, index: Tensor) -> Tensor:
     """Return one fair coin per row, ``(B,)``, a pure function of seed, epoch and row number ``(B,)``."""
@@ -116,7 +114,7 @@ class BatchLoader:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
         # This is a generator, so nothing below runs before the first batch is requested. Lightning calls
         # iter() before it sets the epoch.
         start = 0

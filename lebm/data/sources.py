@@ -43,8 +43,7 @@ _NAMES = (
 )
 """Names that contain a split name, such as ``train2017`` and ``my_test``, and names that equal one."""
 _SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\b")
-_CARD = re.compile(r"---.*^configs:", re.M | re.S)
-"""The start of a ``README.md`` that lists configurations in the layout of the Hub."""
+_CARD = re.compile(r"---.*^configs:", re.M | re.S)  # a README.md with configurations as on the Hub
 
 Splits = dict[str, dict[Path, str | None]]
 

@@ -15,8 +15,7 @@ from lebm.data.sources import Reader, find_source, located, reading
 from lebm.data.splits import VALIDATION_SPLITS
 from lebm.errors import data_error, one_line
 
-LOOKED_AT = 1000
-"""Largest number of images whose headers are read, spread over all images."""
+LOOKED_AT = 1000  # largest number of images whose headers are read, spread over all images
 ARRAYS = (".npy", ".npz", "-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 
 
@@ -25,7 +24,6 @@ class Survey:
     """The facts about a data set that a recipe needs.
 
     Attributes:
-        path: the path, absolute for a local folder or file.
         count: number of training rows, including rows for validation.
         shape: channels, height and width of the smallest image above the smallest twentieth; ``(d,)`` for
             vectors.

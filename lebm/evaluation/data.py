@@ -15,7 +15,7 @@ from lebm.data.classes import ClassError
 from lebm.data.images import ImageData
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.errors import UserError
+from lebm.errors import data_error
 from lebm.metrics.anomaly import FEWEST_NORMAL
 
 log = logging.getLogger("lebm.evaluation")
@@ -67,7 +67,7 @@ class RunImages:
             module.held_out_label = module.normal_label = None
             module.setup()  # type: ignore[call-arg]
         if module.test is None:
-            raise UserError(f"data path {module.path!r}: there is no test split")
+            raise data_error(module.path, "there is no test split")
         train, splits = None if module.foreign else module.train, _protocols(module)
         trained = [] if train is None else train.rows
         unseen = {name: rows.subset(~np.isin(rows.rows, trained)) for name, rows in splits.items()}
@@ -119,10 +119,8 @@ def training_rows(module: SplitData, seed: int) -> Rows:
     """
     module.setup()  # type: ignore[call-arg]
     if len(module.train) < FEWEST_NORMAL:
-        raise UserError(
-            f"data path {module.path!r}: {len(module.train)} training {module.noun} are too few;"
-            f" {FEWEST_NORMAL} are needed"
-        )
+        given = f"{len(module.train)} training {module.noun}"
+        raise data_error(module.path, f"{given} are too few; {FEWEST_NORMAL} are needed")
     part = some_rows(module.train, seed)
     return Rows(part, f"{module.path} (train)", np.arange(len(part)))
 
