@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
 from lebm.evaluation.marginal_likelihood import (
     LatentGaussian,
-    annealing,
     bits_per_dimension,
     log_marginal,
     long_run,
@@ -39,21 +38,33 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     generator, not to the image energy. A model without a differentiable posterior density skips the suite.
     """
     model = subject.model
-    result = SuiteResult(_protocol(settings))
+    result = SuiteResult(
+        {
+            "name": "bounds on log p(x)",
+            "density": "of pixels in [-1, 1], observation noise included; bits count 256 grey levels",
+            "levels": settings.levels,
+            "chains_an_image": settings.chains,
+            "kernel": "HMC, 3 leapfrog steps, step adapted to 0.8 acceptance",
+            "start": (
+                f"a Gaussian per image, around the best of {CANDIDATES} posterior chains, fitted to exact"
+                " chains from there"
+            ),
+            "bound": (
+                "the numerator is low on average; the subtracted log Z is the estimate from below, which"
+                " makes log p(x) high; the interval is over images and reaches down to the estimate of log Z"
+                " from above"
+            ),
+            "seed": settings.seed,
+        }
+    )
     if not isinstance(model, HasPosterior):
         result.skipped = (
             f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
         )
         return result
-    result.figures += _measured(subject, settings)
-    return result
-
-
-def _measured(subject: Subject, settings: Settings) -> list[Figure]:
-    model = subject.model
     estimator = _Estimator(model, settings)
     below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, estimator.noise)
-    figures = [_constant("below", below, settings), _constant("above", above, settings)]
+    result.figures += [_constant("below", below, settings), _constant("above", above, settings)]
     images = first_normal(subject.images, settings.likelihood_images, settings.seed)
     x = model.observations({"x": images.to(model.device)})
     start, dimensions = estimator.start(x, "proposal"), x[0].numel()
@@ -66,36 +77,16 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
             "median_ess": float(estimate.ess.median()),
             "chains": settings.chains,
         }
-        figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", **details))
+        result.figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", **details))
         if x.dim() == 4:  # vectors have no grey levels
             ends = (interval.value, interval.high, interval.low)
-            value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
-            bits = replace(interval, value=value, low=low, high=high)
+            bits = Interval(*(bits_per_dimension(end, dimensions) for end in ends), interval.method)
             name = f"bits_per_dimension/{name}"
-            figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
+            result.figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
     sample: Any = getattr(model.observation_model, "sample", None)
     if sample is not None:
-        figures.append(estimator.gap(sample, min(len(x), 32)))
-    return figures
-
-
-def _protocol(settings: Settings) -> dict[str, Any]:
-    return {
-        "name": "bounds on log p(x)",
-        "density": "of pixels in [-1, 1], observation noise included; bits count 256 grey levels",
-        "levels": settings.levels,
-        "chains_an_image": settings.chains,
-        "kernel": "HMC, 3 leapfrog steps, step adapted to 0.8 acceptance",
-        "start": (
-            f"a Gaussian per image, around the best of {CANDIDATES} posterior chains, fitted to exact chains"
-            " from there"
-        ),
-        "bound": (
-            "the numerator is low on average; the subtracted log Z is the estimate from below, which makes"
-            " log p(x) high; the interval is over images and reaches down to the estimate of log Z from above"
-        ),
-        "seed": settings.seed,
-    }
+        result.figures.append(estimator.gap(sample, min(len(x), 32)))
+    return result
 
 
 @dataclass
@@ -119,9 +110,9 @@ class _Estimator:
     def estimate(
         self, x: Tensor, start: LatentGaussian, levels: int, purpose: str, posterior: Tensor | None = None
     ) -> LogZ:
-        kernel, chains = annealing(levels, self.model.device), self.settings.chains
+        noise = self.noise(purpose)
         return log_marginal(
-            self.model.posterior, x, start, kernel, chains, self.noise(purpose), posterior=posterior
+            self.model.posterior, x, start, levels, self.settings.chains, noise, posterior=posterior
         )
 
     def gap(self, sample: Callable[[Tensor, RandomSource], Tensor], n: int) -> Figure:
@@ -146,7 +137,7 @@ class _Estimator:
 def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:
     value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
     few = ", joined with the interval of log-normal weights" if bound.ess < RELIABLE else ""
-    interval = Interval(value, low, high, 0.95, f"normal, over annealed chains{few}")
+    interval = Interval(value, low, high, f"normal, over annealed chains{few}")
     details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
     return Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details)
 
@@ -158,4 +149,4 @@ def _normalised(estimate: LogZ, below: LogZ, above: LogZ) -> Interval:
     half, value = over_images.high - over_images.value, over_images.value - log_z
     down, up = math.hypot(half, high - log_z), math.hypot(half, log_z - float(below.low))
     method = "Student's t over images and the interval of log Z"
-    return Interval(value, value - down, value + up, over_images.level, method)
+    return Interval(value, value - down, value + up, method)

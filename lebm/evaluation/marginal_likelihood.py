@@ -13,7 +13,6 @@ from lebm.density_ratio.log_ratio import direct_log_z
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.models.priors import EnergyPrior, Prior
-from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
 from lebm.samplers.importance import Proposal
@@ -134,7 +133,7 @@ def log_marginal(
     joint: Callable[[Tensor], LogDensity],
     x: Tensor,
     start: LatentGaussian,
-    annealing: AnnealedImportanceSampling,
+    levels: int,
     chains: int,
     generator: RandomSource = None,
     *,
@@ -152,7 +151,7 @@ def log_marginal(
             ``z: (n, d)``.
         x: observations ``(B, *event)``.
         start: start of annealing, one Gaussian per row of ``x``.
-        annealing: levels and kernel, whose step size is adapted in place, on separate chains.
+        levels: number of annealing levels; the step size is adapted on separate chains.
         chains: number of chains per row, at least 2.
         generator: source of randomness.
         posterior: exact samples given ``x``, ``(B, chains, d)``, for the bound from above.
@@ -160,7 +159,7 @@ def log_marginal(
     Returns:
         Estimates ``(B,)`` with intervals.
     """
-    wide = start.repeated(chains)
+    wide, (kernel, annealing) = start.repeated(chains), _annealing(levels, x.device)
     target = joint(x.repeat_interleave(chains, dim=0))
     volume, d = wide.log_volume, start.mean.shape[1]
 
@@ -173,9 +172,9 @@ def log_marginal(
     def draws() -> Tensor:
         return normal(generator, (len(wide.mean), d), dtype=wide.mean.dtype, device=wide.mean.device)
 
-    if isinstance(annealing.kernel, Adaptive) and annealing.levels > 1:
+    if levels > 1:
         # Other processes may have no rows.
-        annealing.kernel.warm_up(whitened, draws(), generator, steps=100, across_processes=False)
+        kernel.warm_up(whitened, draws(), generator, steps=100, across_processes=False)
     reverse = posterior is not None
     u = draws() if posterior is None else wide.whiten(posterior.flatten(0, 1))
     weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
@@ -183,21 +182,16 @@ def log_marginal(
 
 
 def prior_log_z(
-    prior: Prior,
-    annealing: AnnealedImportanceSampling,
-    chains: int,
-    generator: RandomSource = None,
-    *,
-    long_run: Tensor,
+    prior: Prior, levels: int, long_run: Tensor, generator: RandomSource = None
 ) -> tuple[LogZ, LogZ]:
     """Estimate the log-constant of a tilted prior from below and from above.
 
     Args:
         prior: tilted prior.
-        annealing: levels and kernel, whose step size is adapted in place.
-        chains: number of annealed chains.
+        levels: number of annealing levels.
+        long_run: samples of the prior, ``(n, d)``, from settled chains, for the bound from above; as many
+            annealed chains give the bound from below.
         generator: source of randomness.
-        long_run: samples of the prior, ``(n, d)``, from settled chains, for the bound from above.
 
     Raises:
         UserError: if the prior has no normalised base density.
@@ -207,14 +201,10 @@ def prior_log_z(
         raise UserError(
             f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
         )
-    log_density = prior.target()
-    if isinstance(annealing.kernel, Adaptive):
-        few = base.reference(min(128, chains), generator).detach()
-        annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
-    start = base.reference(chains, generator).detach()
-    below, _ = annealing.log_weights(log_density, base.log_density, start, generator)
-    above, _ = annealing.log_weights(log_density, base.log_density, long_run, generator, reverse=True)
-    return LogZ.from_log_weights(below), LogZ.from_log_weights(above, reverse=True)
+    (kernel, annealing), log_density = _annealing(levels, long_run.device), prior.target()
+    few = base.reference(min(128, len(long_run)), generator).detach()
+    kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
+    return annealing.bracket(log_density, base, long_run, generator)
 
 
 def bits_per_dimension(log_density: float, dimensions: int) -> float:
@@ -233,10 +223,10 @@ def bits_per_dimension(log_density: float, dimensions: int) -> float:
     return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
-def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
-    """Return annealing by HMC with three leapfrog steps; a single level is importance sampling."""
+def _annealing(levels: int, device: torch.device) -> tuple[HMC, AnnealedImportanceSampling]:
+    """Return HMC with three leapfrog steps, and annealing by it; a single level is importance sampling."""
     kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
-    return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
+    return kernel, AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
 
 
 def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
@@ -259,13 +249,13 @@ def model_log_z(
         chains: number of annealed chains.
         noise: function from a purpose to its noise.
     """
-    prior, kernel = model.latent_prior, annealing(levels, model.device)
+    prior = model.latent_prior
     if prior is None or prior.is_exact:
         zero = torch.zeros((), dtype=torch.float64)
         exact = LogZ(zero, zero, zero, zero + chains)
         return exact, exact
     draws = long_run(model, chains, noise("long run"))
-    below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
+    below, above = prior_log_z(prior, levels, draws, noise("log z"))
     if isinstance(prior, EnergyPrior):
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
         annealed = max(below.high, above.high) - min(below.low, above.low)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.evaluation.intervals import Interval, mean_interval
+from lebm.evaluation.intervals import LEVEL, Interval, mean_interval
 
 __all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
 
@@ -54,7 +54,7 @@ class Figure:
     def of(cls, name: str, interval: Interval, n: int, split: str, **details: Any) -> Figure:
         """Return a figure with an interval."""
         value, low, high = map(_finite, (interval.value, interval.low, interval.high))
-        return cls(name, value, low, high, interval.level, interval.method, n, split, details)
+        return cls(name, value, low, high, LEVEL, interval.method, n, split, details)
 
     @classmethod
     def mean(cls, name: str, values: Tensor, split: str, method: str = "", **details: Any) -> Figure:

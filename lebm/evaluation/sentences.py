@@ -13,7 +13,8 @@ from lebm.data.rows import TextRows
 from lebm.errors import UserError
 from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
-from lebm.evaluation.marginal_likelihood import LatentGaussian, annealing, log_marginal, model_log_z
+from lebm.evaluation.intervals import LEVEL
+from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.text_likelihood import (
     Budget,
@@ -112,9 +113,8 @@ class LikelihoodBounds:
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # inference tensors have no gradients
             assert isinstance(model, HasPosterior)  # checked in begin
-            start, kernel = self._proposal(model, x, index), annealing(self.levels, model.device)
-            noise = Noise.samples(self.seed, "bounds", index=index)
-            estimate = log_marginal(model.posterior, x, start, kernel, self.chains, noise)
+            start, noise = self._proposal(model, x, index), Noise.samples(self.seed, "bounds", index=index)
+            estimate = log_marginal(model.posterior, x, start, self.levels, self.chains, noise)
         self._metric.update(estimate, (x != PAD).sum(dim=1))
 
     def _proposal(self, model: LatentModel, x: Tensor, index: Tensor) -> LatentGaussian:
@@ -251,7 +251,7 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
         if name.endswith(("_low", "_high")):
             continue
         low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-        level, how = (None, "") if low is None else (0.95, "of the estimates")
+        level, how = (None, "") if low is None else (LEVEL, "of the estimates")
         split, count = sources.get(name, ("test", sum(sizes)))
         result.figures.append(Figure(name, value, low, high, level, how, count, split))
     return result

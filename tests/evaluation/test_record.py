@@ -15,7 +15,7 @@ from lebm.evaluation.record import FORMAT, Figure, SuiteResult, beside, merged, 
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    figure = Figure.of("auroc", Interval(0.7, 0.6, 0.8, 0.95, "bootstrap"), 100, "test", base_rate=0.3)
+    figure = Figure.of("auroc", Interval(0.7, 0.6, 0.8, "bootstrap"), 100, "test", base_rate=0.3)
     suite = SuiteResult(
         {"name": "held-out label"}, [figure], wall_time_seconds=1.0, origin={"command": "lebm"}
     ).plain()
@@ -34,7 +34,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     file = tmp_path / "evaluation.json"
     file.write_text(json.dumps(content()))
     assert read_evaluation(file) == content()
-    assert Figure.of("x", Interval(math.nan, math.inf, 1.0, 0.95, ""), 3, "test").value is None
+    assert Figure.of("x", Interval(math.nan, math.inf, 1.0, ""), 3, "test").value is None
 
 
 def test_suites_of_the_same_weights_are_kept() -> None:
