@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ class RunImages:
         protocols: test split of each protocol of a held-out label, without training rows.
         protocol_sizes: number of rows of each of these test splits, including training rows.
         held_out_label: label or labels of the anomalies, or ``None``.
-        description: path, sizes, seed and protocol, as plain values.
 
     Example:
         >>> from lebm.data import ImageData
@@ -48,7 +46,6 @@ class RunImages:
     protocols: dict[str, ImageRows]
     protocol_sizes: dict[str, int]
     held_out_label: int | list[int] | None
-    description: dict[str, Any]
 
     @classmethod
     def of(cls, module: SplitData) -> RunImages:
@@ -73,7 +70,7 @@ class RunImages:
         unseen = {name: rows.subset(~np.isin(rows.rows, trained)) for name, rows in splits.items()}
         sizes = {name: len(rows) for name, rows in splits.items()}
         held_out = getattr(module, "held_out_label", None)
-        return cls(train, module.test, unseen, sizes, held_out, module.describe_split())
+        return cls(train, module.test, unseen, sizes, held_out)
 
 
 def _protocols(module: SplitData) -> dict[str, ImageRows]:

@@ -25,9 +25,9 @@ def sample_chunks(
     model: LatentModel,
     n: int,
     seed: int,
+    shape: Sequence[int],
     size: int = CHUNK,
     steps: int | None = None,
-    shape: Sequence[int] | None = None,
     pool: bool = False,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -37,9 +37,9 @@ def sample_chunks(
         model: model to sample.
         n: number of samples.
         seed: seed of the noise.
+        shape: shape ``(C, H, W)`` of the data, which a sample must have.
         size: number of samples per chunk.
         steps: length of the chain; the model's default if ``None``.
-        shape: expected shape ``(C, H, W)`` of a sample; any if ``None``.
         pool: whether the prior chains of the pool of training are continued, instead of fresh chains.
         part: pair ``(k, of)``: only the chunks of part k, from 0, of this number of parts are drawn.
 
@@ -48,7 +48,7 @@ def sample_chunks(
         finite samples, ``(B,)`` of ``bool``.
 
     Raises:
-        UserError: if the samples are not images of one or three channels, or have another shape.
+        UserError: if the samples have another shape.
     """
     for chunk in range(part[0], -(-n // size), part[1]):
         first, noise = chunk * size, Noise([(seed, "fid", chunk)])
@@ -58,9 +58,8 @@ def sample_chunks(
             x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
         else:
             x = model.sample(count, steps=steps, generator=noise)
-        _check_channels(x, "the model's samples")
         # Otherwise an extractor would resize them silently.
-        if shape is not None and x.shape[1:] != tuple(shape):
+        if x.shape[1:] != tuple(shape):
             raise UserError(
                 f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
             )
@@ -74,15 +73,11 @@ def check_images(x: Tensor, what: str) -> None:
         UserError: for a shape other than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or non-finite pixels
             of the images named ``what``.
     """
-    _check_channels(x, what)
-    if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
-        raise UserError(
-            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
-        )
-
-
-def _check_channels(x: Tensor, what: str) -> None:
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise UserError(
             f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
+        )
+    if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
+        raise UserError(
+            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
         )

@@ -139,7 +139,7 @@ def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> 
         UserError: if a sample is not finite, or has another shape than the data.
     """
     shape, steps = subject.images.test.image_shape, settings.sample_steps
-    chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, CHUNK, steps, shape, pool)
+    chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, shape, CHUNK, steps, pool)
     for first, x, finite in chunks:
         if not bool(finite.all()):
             raise UserError(

@@ -80,7 +80,8 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         result.figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", **details))
         if x.dim() == 4:  # vectors have no grey levels
             ends = (interval.value, interval.high, interval.low)
-            bits = Interval(*(bits_per_dimension(end, dimensions) for end in ends), interval.method)
+            value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
+            bits = Interval(value, low, high, interval.method)
             name = f"bits_per_dimension/{name}"
             result.figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
     sample: Any = getattr(model.observation_model, "sample", None)

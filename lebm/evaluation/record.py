@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +108,6 @@ class SuiteResult:
     skipped: str = ""
     wall_time_seconds: float = 0.0
     origin: dict[str, Any] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the result as plain values, as in the file."""
-        return asdict(self)
 
 
 def merged(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:

@@ -75,12 +75,8 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Return the joined :func:`all_scores` of all batches, and their ``label`` if they have one."""
-    parts = (
-        all_scores(model, batch) | {name: batch[name].cpu() for name in ("label",) if name in batch}
-        for batch in data
-    )
-    return gathered(parts, what)
+    """Return the joined :func:`all_scores` of all batches."""
+    return gathered((all_scores(model, batch) for batch in data), what)
 
 
 def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:

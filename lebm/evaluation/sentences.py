@@ -193,7 +193,7 @@ class SampleQuality:
         """
         generator = likelihood_of_sentences(model, "SentenceQuality").generator
         size, length = generator.vocabulary_size, generator.max_length
-        sentences, *latents = zip(*self._batches, strict=True)
+        sentences, first, second, gains = zip(*self._batches, strict=True)
         test = torch.cat([_padded(x, length) for x in sentences])
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))[: self.n]
         learned = _padded(train.tokens(chosen.numpy()), length).to(model.device)
@@ -205,7 +205,7 @@ class SampleQuality:
             "reverse_perplexity": language_model_perplexity(self._samples, test, size, self.budget),
             **diversity(self._samples[:compared], self.compared),
             **{f"real_{name}": value for name, value in real.items()},
-            **latent_use(*latents),
+            **latent_use(first, second, gains),
         }
         del self._batches, self._samples
         return values

@@ -85,7 +85,9 @@ def test_the_suite_scores_networks_and_revisions_apart(run: Path) -> None:
         from lebm.evaluation.draws import sample_chunks
 
         drawn = [
-            FlatFeatures(2)(next(sample_chunks(estimator, 100, 2 + 1000 * number, steps=0))[1]).double()
+            FlatFeatures(2)(
+                next(sample_chunks(estimator, 100, 2 + 1000 * number, (1, 28, 28), steps=0))[1]
+            ).double()
             for number in range(5)
         ]
     by_hand = [

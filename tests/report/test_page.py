@@ -9,6 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,12 @@ def make_run(folder: Path, number: int) -> Path:
     }
     own = {"data": {"anomaly_split": "lebm"}}
     suites = {
-        "revision": SuiteResult({"name": "networks alone and revised"}, of_revision).plain(),
-        "anomaly": SuiteResult(
-            {"name": "held-out label"}, figures, {"lebm/anomaly_score": part}, origin=own
-        ).plain(),
-        "image": SuiteResult({"name": "samples against real images"}, of_images).plain(),
-        "chains": SuiteResult({"findings": {"prior": ["healthy: " + HOSTILE]}}, [], chains).plain(),
+        "revision": asdict(SuiteResult({"name": "networks alone and revised"}, of_revision)),
+        "anomaly": asdict(
+            SuiteResult({"name": "held-out label"}, figures, {"lebm/anomaly_score": part}, origin=own)
+        ),
+        "image": asdict(SuiteResult({"name": "samples against real images"}, of_images)),
+        "chains": asdict(SuiteResult({"findings": {"prior": ["healthy: " + HOSTILE]}}, [], chains)),
     }
     content: dict[str, Any] = {
         "run": "r",
