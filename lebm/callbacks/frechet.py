@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lebm.callbacks.base import Batch, EvaluationCallback, at_least, data_of, has_split, log, whole_split
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
+from lebm.evaluation.image import CHUNK, check_images, sample_chunks
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
 from lebm.metrics.rows import NonFinite

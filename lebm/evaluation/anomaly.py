@@ -78,17 +78,10 @@ def add_ranking(
     groups: tuple[str, str],
     **details: Any,
 ) -> None:
-    """Add the ranking metrics and the curves of one score to a result, in place.
+    """Add the ranking metrics and the curves of one score ``values: (N,)`` to a result, in place.
 
-    Args:
-        result: result to change.
-        settings: settings with ``resamples`` and ``seed`` of the intervals.
-        split: name of the samples.
-        score: name of the score.
-        values: scores ``(N,)``, high for anomalies.
-        anomaly: mask of the anomalies, ``(N,)`` of ``bool``, with both kinds.
-        groups: names of the normal samples and of the anomalies in the histogram.
-        **details: values to store with every metric.
+    ``anomaly`` is the mask of the anomalies, ``(N,)`` of ``bool``, with both kinds; ``groups`` are the names
+    of the normal samples and of the anomalies in the histogram, and ``details`` are stored with every metric.
     """
     positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
     details = {

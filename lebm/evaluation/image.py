@@ -1,4 +1,7 @@
-"""The image suite: reconstructions, and samples compared with real images in a feature space."""
+"""The image suite: reconstructions, and samples compared with real images in a feature space.
+
+The callback of the Fréchet distance draws its samples as the suite does, by :func:`sample_chunks`.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,31 @@ from torchmetrics.image.kid import poly_mmd
 from lebm.component import describe
 from lebm.data.rows import ImageRows
 from lebm.errors import UserError
+from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
-from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance, neighbour_rows
+from lebm.metrics.rows import finite_rows
+from lebm.samplers.noise import Noise
 
-__all__ = ["image_suite", "kernel_distance"]
+__all__ = ["CHUNK", "check_images", "image_suite", "kernel_distance", "sample_chunks"]
+
+CHUNK = 250  # samples per noise stream
 
 BLOCKS = 20
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
 CLASSIFIER_PARTS = 10
+_SLACK = 1e-3  # larger than the rounding of half precision
 _MEAN_OVER = "pixels, channels and the normal images of the test split"
 
 
+@torch.no_grad()
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Measure reconstruction error, distances of samples to real images, and the score of a classifier.
 
@@ -62,9 +71,8 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         }
     )
     result.figures.append(_reconstruction(subject, settings))
-    with torch.no_grad():
-        real = real_features(subject, settings)
-        fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
+    real = real_features(subject, settings)
+    fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
     name, kernel = extractor.figure, kernel_distance(real, fake, settings.seed)
     result.figures += [
         Figure.of(name, _frechet(real, fake), len(fake), settings.real_split),
@@ -72,8 +80,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         *_neighbours(real, fake, settings),
     ]
     if isinstance(subject.model, PriorModel) and subject.model.has_pool:
-        with torch.no_grad():
-            pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
+        pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
         pool = Figure.of(f"{name}/pool", _frechet(real, pooled), len(pooled), settings.real_split)
         result.figures.append(pool)
     if logits is not None:
@@ -85,9 +92,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
 def without_features(subject: Subject, settings: Settings) -> str:
     """Return the reason why distances cannot be measured; empty if the features are ready.
 
-    Raises:
-        UserError: for fewer samples or real images than blocks, because intervals of distances need at least
-            one image per block.
+    Too few samples or real images are an error, because intervals need at least one image per block.
     """
     shape = subject.images.test.image_shape
     if len(shape) != 3:
@@ -111,11 +116,7 @@ def _reconstruction(subject: Subject, settings: Settings) -> Figure:
 
 
 def real_rows(subject: Subject, settings: Settings) -> ImageRows:
-    """Return the real images for the comparison: the training rows, or the normal rows of the test split.
-
-    Raises:
-        UserError: if the training rows are not known.
-    """
+    """Return the real images for the comparison: the training rows, or the normal rows of the test split."""
     if settings.real_split != "train":
         return normal_rows(subject.images)
     if subject.images.train is None:
@@ -133,11 +134,7 @@ def real_features(subject: Subject, settings: Settings) -> Tensor:
 
 
 def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
-    """Iterate over samples of the model in chunks ``(B, C, H, W)``, see :func:`sample_chunks`.
-
-    Raises:
-        UserError: if a sample is not finite, or has another shape than the data.
-    """
+    """Iterate over chunks ``(B, C, H, W)`` of :func:`sample_chunks`; a non-finite sample is an error."""
     shape, steps = subject.images.test.image_shape, settings.sample_steps
     chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, shape, CHUNK, steps, pool)
     for first, x, finite in chunks:
@@ -147,6 +144,68 @@ def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> 
                 " lebm diagnose"
             )
         yield x
+
+
+def sample_chunks(
+    model: LatentModel,
+    n: int,
+    seed: int,
+    shape: Sequence[int],
+    size: int = CHUNK,
+    steps: int | None = None,
+    pool: bool = False,
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Draw ``n`` samples in chunks, each with a separate noise stream.
+
+    Args:
+        model: model to sample.
+        n: number of samples.
+        seed: seed of the noise.
+        shape: shape ``(C, H, W)`` of the data, which a sample must have.
+        size: number of samples per chunk.
+        steps: length of the chain; the model's default if ``None``.
+        pool: whether the prior chains of the pool of training are continued, instead of fresh chains.
+        part: pair ``(k, of)``: only the chunks of part k, from 0, of this number of parts are drawn.
+
+    Yields:
+        The number of the first sample, the samples ``(B, C, H, W)``, clamped to [-1, 1], and the mask of the
+        finite samples, ``(B,)`` of ``bool``.
+
+    Raises:
+        UserError: if the samples have another shape.
+    """
+    for chunk in range(part[0], -(-n // size), part[1]):
+        first, noise = chunk * size, Noise([(seed, "fid", chunk)])
+        count = min(size, n - first)
+        if pool:
+            assert isinstance(model, PriorModel)
+            x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
+        else:
+            x = model.sample(count, steps=steps, generator=noise)
+        # Otherwise an extractor would resize them silently.
+        if x.shape[1:] != tuple(shape):
+            raise UserError(
+                f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
+            )
+        yield first, x.float().clamp(-1, 1), finite_rows(x)
+
+
+def check_images(x: Tensor, what: str) -> None:
+    """Reject images for which a feature extractor would return wrong features without an error.
+
+    Raises:
+        UserError: for a shape other than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or non-finite pixels
+            of the images named ``what``.
+    """
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(
+            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
+        )
+    if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
+        raise UserError(
+            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
+        )
 
 
 def feature_rows(

@@ -136,10 +136,16 @@ def ranking_intervals(
     counts = (min(size, resamples - first) for first in range(0, resamples, size))
     drawn = [ranking_areas(*ranking(score, positive, _counts(positive, n, generator))) for n in counts]
     anomalies, normal = int(positive.sum()), int((~positive).sum())
-    variances = {
-        "auroc": _area_variance(anomalies, normal),
-        "auprc": _share_variance(anomalies),
-        "fpr_at_95": _share_variance(normal),
+    spare = (anomalies + normal) / 2 - 1
+
+    def area_variance(area: float) -> float:  # Newcombe 2006, method 5
+        excess = spare * ((1 - area) / (2 - area) + area / (1 + area))
+        return area * (1 - area) * (1 + excess) / (anomalies * normal)
+
+    variances: dict[str, Callable[[float], float]] = {
+        "auroc": area_variance,
+        "auprc": lambda share: share * (1 - share) / anomalies,
+        "fpr_at_95": lambda share: share * (1 - share) / normal,
     }
     return {
         name: _unit_interval(float(value), torch.cat([part[name] for part in drawn]), variances[name])
@@ -155,18 +161,6 @@ def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Ten
         chosen = rows[torch.randint(len(rows), (resamples, len(rows)), generator=generator)]
         counts.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=torch.float64))
     return counts
-
-
-def _area_variance(anomalies: int, normal: int) -> Callable[[float], float]:
-    """Return the variance of an AUROC, given its true value (Newcombe 2006, method 5)."""
-    spare = (anomalies + normal) / 2 - 1
-    return lambda area: (
-        area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area))) / (anomalies * normal)
-    )
-
-
-def _share_variance(n: int) -> Callable[[float], float]:
-    return lambda share: share * (1 - share) / n
 
 
 def _unit_interval(value: float, drawn: Tensor, variance: Callable[[float], float]) -> Interval:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,16 +12,10 @@ from lebm.estimators.latent_model import HasPosterior
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
-from lebm.evaluation.marginal_likelihood import (
-    LatentGaussian,
-    bits_per_dimension,
-    log_marginal,
-    long_run,
-    model_log_z,
-)
+from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, long_run, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.samplers.annealed import RELIABLE, LogZ
-from lebm.samplers.noise import Noise, RandomSource
+from lebm.samplers.noise import Noise
 
 __all__ = ["likelihood_suite"]
 
@@ -62,14 +54,33 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
             f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
         )
         return result
-    estimator = _Estimator(model, settings)
-    below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, estimator.noise)
-    result.figures += [_constant("below", below, settings), _constant("above", above, settings)]
+
+    def noise(purpose: str) -> Noise:
+        return Noise([(settings.seed, "likelihood", purpose)])
+
+    def start_of(x: Tensor, purpose: str) -> LatentGaussian:
+        wide = x.repeat_interleave(CANDIDATES, dim=0)
+        z = model.encode(wide, steps=settings.steps, generator=noise(purpose)).detach()
+        candidates = z.reshape(len(x), CANDIDATES, -1).transpose(0, 1)
+        return LatentGaussian.located(model.posterior, x, candidates, noise(f"{purpose} surroundings"))
+
+    def estimate_of(
+        x: Tensor, start: LatentGaussian, levels: int, purpose: str, z: Tensor | None = None
+    ) -> LogZ:
+        return log_marginal(model.posterior, x, start, levels, settings.chains, noise(purpose), posterior=z)
+
+    below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, noise)
+    for name, bound in (("below", below), ("above", above)):
+        value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
+        few = ", joined with the interval of log-normal weights" if bound.ess < RELIABLE else ""
+        interval = Interval(value, low, high, f"normal, over annealed chains{few}")
+        details: dict[str, Any] = {"ess": float(bound.ess), "levels": 5 * settings.levels}
+        result.figures.append(Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details))
     images = first_normal(subject.images, settings.likelihood_images, settings.seed)
     x = model.observations({"x": images.to(model.device)})
-    start, dimensions = estimator.start(x, "proposal"), x[0].numel()
+    start, dimensions = start_of(x, "proposal"), x[0].numel()
     for name, levels, purpose in (("ais", settings.levels, "ais"), ("importance_sampling", 1, "is")):
-        estimate = estimator.estimate(x, start, levels, purpose)
+        estimate = estimate_of(x, start, levels, purpose)
         interval = _normalised(estimate, below, above)
         details = {
             "unit": "nats per image",
@@ -79,68 +90,29 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         }
         result.figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", **details))
         if x.dim() == 4:  # vectors have no grey levels
-            ends = (interval.value, interval.high, interval.low)
-            value, low, high = (bits_per_dimension(end, dimensions) for end in ends)
+            # A grey level has the density at its centre times its width 1 / 127.5.
+            value, low, high = (
+                -(nats - dimensions * math.log(127.5)) / (dimensions * math.log(2))
+                for nats in (interval.value, interval.high, interval.low)
+            )
             bits = Interval(value, low, high, interval.method)
             name = f"bits_per_dimension/{name}"
             result.figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
     sample: Any = getattr(model.observation_model, "sample", None)
-    if sample is not None:
-        result.figures.append(estimator.gap(sample, min(len(x), 32)))
-    return result
-
-
-@dataclass
-class _Estimator:
-    """Bounds for a model with the method ``posterior``; each purpose has its own noise."""
-
-    model: Any
-    settings: Settings
-
-    def noise(self, purpose: str) -> Noise:
-        return Noise([(self.settings.seed, "likelihood", purpose)])
-
-    def start(self, x: Tensor, purpose: str) -> LatentGaussian:
-        wide = x.repeat_interleave(CANDIDATES, dim=0)
-        z = self.model.encode(wide, steps=self.settings.steps, generator=self.noise(purpose)).detach()
-        candidates = z.reshape(len(x), CANDIDATES, -1).transpose(0, 1)
-        return LatentGaussian.located(
-            self.model.posterior, x, candidates, self.noise(f"{purpose} surroundings")
-        )
-
-    def estimate(
-        self, x: Tensor, start: LatentGaussian, levels: int, purpose: str, posterior: Tensor | None = None
-    ) -> LogZ:
-        noise = self.noise(purpose)
-        return log_marginal(
-            self.model.posterior, x, start, levels, self.settings.chains, noise, posterior=posterior
-        )
-
-    def gap(self, sample: Callable[[Tensor, RandomSource], Tensor], n: int) -> Figure:
-        """Return the upper minus the lower bound on samples of the model, whose latents are known.
-
-        The error of the estimates on test images may be about as large.
-        """
-        z = long_run(self.model, n, self.noise("simulated")).detach()
+    if sample is not None:  # bounds from both sides on samples of the model, whose latents are known
+        z = long_run(model, min(len(x), 32), noise("simulated")).detach()
         with torch.no_grad():
-            x = sample(z, self.noise("observation"))
-        start = self.start(x, "simulated proposal")
-        below = self.estimate(x, start, self.settings.levels, "forward")
+            x = sample(z, noise("observation"))
+        start = start_of(x, "simulated proposal")
+        lower = estimate_of(x, start, settings.levels, "forward")
         # Only one exact sample per image exists. Several chains from it have the right mean weight and are
         # only less precise.
-        repeated = z[:, None].expand(-1, self.settings.chains, -1)
-        above = self.estimate(x, start, self.settings.levels, "reverse", repeated)
-        gaps = above.estimate - below.estimate
+        repeated = z[:, None].expand(-1, settings.chains, -1)
+        gaps = estimate_of(x, start, settings.levels, "reverse", repeated).estimate - lower.estimate
         name, split = "bracket_gap/simulated_images", "images drawn from the model"
-        return Figure.mean(name, gaps, split, unit="nats per image", median=float(gaps.median()))
-
-
-def _constant(name: str, bound: LogZ, settings: Settings) -> Figure:
-    value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
-    few = ", joined with the interval of log-normal weights" if bound.ess < RELIABLE else ""
-    interval = Interval(value, low, high, f"normal, over annealed chains{few}")
-    details = {"ess": float(bound.ess), "levels": 5 * settings.levels}
-    return Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details)
+        details = {"unit": "nats per image", "median": float(gaps.median())}
+        result.figures.append(Figure.mean(name, gaps, split, **details))
+    return result
 
 
 def _normalised(estimate: LogZ, below: LogZ, above: LogZ) -> Interval:

@@ -19,7 +19,7 @@ from lebm.samplers.importance import Proposal
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import Noise, RandomSource, normal
 
-__all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "model_log_z", "prior_log_z"]
+__all__ = ["LatentGaussian", "log_marginal", "model_log_z", "prior_log_z"]
 
 LONG_RUN = 10  # length of the prior chain that replaces exact samples, in lengths of the chain in training
 DIRECT = 40  # samples of the base per annealed chain, for an estimate of about equal cost
@@ -38,8 +38,8 @@ class LatentGaussian:
     Example:
         >>> from lebm.evaluation.marginal_likelihood import LatentGaussian
         >>> import torch
-        >>> LatentGaussian.standard(torch.zeros(4, 2)).log_volume
-        tensor([0., 0., 0., 0.])
+        >>> LatentGaussian.standard(torch.zeros(4, 2)).place(torch.ones(4, 2)).shape
+        torch.Size([4, 2])
     """
 
     mean: Tensor
@@ -123,11 +123,6 @@ class LatentGaussian:
         """Repeat every row ``times`` times; copies are neighbours."""
         return LatentGaussian(self.mean.repeat_interleave(times, 0), self.factor.repeat_interleave(times, 0))
 
-    @property
-    def log_volume(self) -> Tensor:
-        """Log-determinant ``log |det factor|``, ``(B,)``."""
-        return self.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-
 
 def log_marginal(
     joint: Callable[[Tensor], LogDensity],
@@ -161,7 +156,7 @@ def log_marginal(
     """
     wide, (kernel, annealing) = start.repeated(chains), _annealing(levels, x.device)
     target = joint(x.repeat_interleave(chains, dim=0))
-    volume, d = wide.log_volume, start.mean.shape[1]
+    volume, d = wide.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1), start.mean.shape[1]
 
     def whitened(u: Tensor) -> Tensor:
         return target(wide.place(u)) + volume
@@ -205,22 +200,6 @@ def prior_log_z(
     few = base.reference(min(128, len(long_run)), generator).detach()
     kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
     return annealing.bracket(log_density, base, long_run, generator)
-
-
-def bits_per_dimension(log_density: float, dimensions: int) -> float:
-    r"""Convert a log-density in nats per image to bits per dimension of 8-bit pixels in [-1, 1].
-
-    .. math:: -(\log p(x) - D \log 127.5) / (D \log 2)
-
-    The mass of a grey level is approximated by the density at its centre times its width :math:`1 / 127.5`,
-    which is accurate if the observation noise spans many levels.
-
-    Example:
-        >>> from lebm.evaluation.marginal_likelihood import bits_per_dimension
-        >>> round(bits_per_dimension(log_density=0.0, dimensions=784), 2)
-        6.99
-    """
-    return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
 
 
 def _annealing(levels: int, device: torch.device) -> tuple[HMC, AnnealedImportanceSampling]:

@@ -113,17 +113,16 @@ class LikelihoodBounds:
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # inference tensors have no gradients
             assert isinstance(model, HasPosterior)  # checked in begin
-            start, noise = self._proposal(model, x, index), Noise.samples(self.seed, "bounds", index=index)
+            if self.start == "prior":
+                like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
+                start = LatentGaussian.standard(like)
+            else:
+                noise = Noise.samples(self.seed, "proposal", index=index)
+                z = model.encode(x.repeat_interleave(FITTED_TO, dim=0), generator=noise)
+                start = LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
+            noise = Noise.samples(self.seed, "bounds", index=index)
             estimate = log_marginal(model.posterior, x, start, self.levels, self.chains, noise)
         self._metric.update(estimate, (x != PAD).sum(dim=1))
-
-    def _proposal(self, model: LatentModel, x: Tensor, index: Tensor) -> LatentGaussian:
-        if self.start == "prior":
-            like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
-            return LatentGaussian.standard(like)
-        noise = Noise.samples(self.seed, "proposal", index=index)
-        z = model.encode(x.repeat_interleave(FITTED_TO, dim=0), generator=noise)
-        return LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
 
     def compute(self) -> dict[str, float]:
         """Return ``nll``, ``perplexity``, ``log_z``, their ``_low`` and ``_high``, and ``least_ess``; a
@@ -215,6 +214,7 @@ def _padded(x: Tensor, length: int) -> Tensor:
     return pad(x, (0, length - x.shape[1]), value=PAD)
 
 
+@torch.no_grad()
 def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     """Measure likelihood bounds, perplexities, diversity of samples, and use of the latents."""
     model, data = subject.model.eval(), subject.data
@@ -225,16 +225,15 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     )
     quality = SampleQuality(n=settings.n_samples, compared=min(200, settings.n_samples), seed=settings.seed)
     sizes = []
-    with torch.no_grad():
-        bounds.begin(model)
-        quality.begin(model)
-        for number, batch in enumerate(data.test_dataloader()):
-            batch = {name: part.to(model.device) for name, part in batch.items()}
-            outputs = model.test_step(batch, number)
-            bounds.update(model, outputs["x"], batch["index"])
-            quality.update(model, outputs["x"], outputs["z"], batch["index"])
-            sizes.append(len(outputs["x"]))
-        values = {**bounds.compute(), **quality.compute(model, data.train)}
+    bounds.begin(model)
+    quality.begin(model)
+    for number, batch in enumerate(data.test_dataloader()):
+        batch = {name: part.to(model.device) for name, part in batch.items()}
+        outputs = model.test_step(batch, number)
+        bounds.update(model, outputs["x"], batch["index"])
+        quality.update(model, outputs["x"], outputs["z"], batch["index"])
+        sizes.append(len(outputs["x"]))
+    values = {**bounds.compute(), **quality.compute(model, data.train)}
     shown = min(sum(sizes), quality.n)
     sources = {  # split and number of the values that are not of all test sentences
         "log_z": ("prior", bounds.prior_chains),

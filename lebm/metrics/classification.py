@@ -40,11 +40,9 @@ def classify(
         >>> classify((features, labels), (features, labels))
         1.0
     """
-    if not len(test[0]) or len(test[0]) != len(test[1]):
-        raise ValueError(
-            f"a classifier needs as many labels as features, at least one, not {len(test[1])} for"
-            f" {len(test[0])}"
-        )
+    rows, labels = map(len, test)
+    if not rows or rows != labels:
+        raise ValueError(f"a test needs as many labels as features, at least one, not {labels} for {rows}")
     classes = max(2, 1 + int(max(train[1].max(), test[1].max()))) if len(train[1]) else None
     net = LatentClassifier.fit(*train, classes=classes, hidden=hidden, epochs=epochs, seed=seed)
     with torch.no_grad():

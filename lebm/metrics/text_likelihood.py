@@ -190,8 +190,7 @@ def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
     sentences = [[token for token in row if token not in (PAD, END)] for row in x.tolist()]
     values = {}
     for n in (1, 2):
-        starts = [(row, start) for row in sentences for start in range(len(row) - n + 1)]
-        grams = [tuple(row[start : start + n]) for row, start in starts]
+        grams = [tuple(row[start : start + n]) for row in sentences for start in range(len(row) - n + 1)]
         values[f"distinct_{n}"] = len(set(grams)) / len(grams) if grams else 0.0
     texts = [" ".join(map(str, sentence)) for sentence in sentences[:compared]]
     if len(texts) < 2:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lebm.evaluation.marginal_likelihood import LatentGaussian, bits_per_dimension, log_marginal, prior_log_z
+from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, prior_log_z
 from lebm.models import EnergyPrior, GaussianLikelihood
 from lebm.samplers import HMC
 from tests.estimators.linear_gaussian import LinearGenerator, QuadraticEnergy, marginal, posterior
@@ -136,11 +136,6 @@ def test_the_fitted_gaussian_is_the_draws_own() -> None:
     torch.testing.assert_close(fitted.whiten(fitted.place(u)), u)
     few = LatentGaussian.fitted(truth.posterior_draws(3))
     assert torch.isfinite(few.factor).all()
-
-
-def test_bits_of_a_uniform_density_are_eight() -> None:
-    """Density 1/2 a pixel on [-1, 1] is 255 bins of 1/255: almost 256 levels, almost 8 bits."""
-    assert bits_per_dimension(-100 * math.log(2), 100) == pytest.approx(math.log2(255))
 
 
 def test_one_level_is_importance_sampling_with_the_gaussian() -> None:
