@@ -125,26 +125,15 @@ def training_rows(module: SplitData, seed: int) -> Rows:
 
 
 def batches(
-    rows: ImageRows | Tensor, size: int, device: torch.device | str = "cpu", first: int = 0
+    rows: ImageRows, size: int, device: torch.device | str = "cpu", first: int = 0
 ) -> Iterator[dict[str, Tensor]]:
-    """Iterate over batches of a split or of images, in order.
+    """Iterate over batches of at most ``size`` rows, in order, with ``x`` in [-1, 1].
 
-    Args:
-        rows: split, or images ``(N, C, H, W)`` in [-1, 1].
-        size: number of rows per batch.
-        device: device of the batches.
-        first: ``index`` of the first row.
-
-    Yields:
-        Batches ``{"x", "label", "index", ...}`` of a split, or ``{"x", "index"}`` of images, with ``x`` in
-        [-1, 1].
+    Their entries are ``x``, ``label``, ``index``, which begins at ``first``, and ``anomaly`` with held-out
+    labels.
     """
     for start in range(0, len(rows), size):
-        places = range(start, min(len(rows), start + size))
-        if isinstance(rows, Tensor):
-            batch = {"x": rows[start : places.stop], "index": torch.tensor(places)}
-        else:
-            batch = rows.__getitems__(places)
+        batch = rows.__getitems__(range(start, min(len(rows), start + size)))
         batch["index"] = batch["index"] + first
         if batch["x"].dtype == torch.uint8:
             batch["x"] = to_unit_range(batch["x"])

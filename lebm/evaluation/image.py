@@ -36,7 +36,6 @@ KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
 CLASSIFIER_PARTS = 10
 _SLACK = 1e-3  # larger than the rounding of half precision
-_MEAN_OVER = "pixels, channels and the normal images of the test split"
 
 
 @torch.no_grad()
@@ -66,7 +65,9 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "prior_steps": settings.sample_steps,
             "kernel": f"(x'y / d + 1)^3, means over disjoint blocks of at most {KERNEL_SUBSET}",
             "neighbours": NEIGHBOURS,
-            "mean_squared_error": f"range [-1, 1], mean over {_MEAN_OVER}",
+            "mean_squared_error": (
+                "range [-1, 1], mean over pixels, channels and the normal images of the test split"
+            ),
             "seed": settings.seed,
         }
     )
@@ -156,14 +157,10 @@ def sample_chunks(
     pool: bool = False,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Draw ``n`` samples in chunks, each with a separate noise stream.
+    """Draw ``n`` samples of the ``shape`` of the data in chunks of ``size``, each with its own noise stream.
 
     Args:
         model: model to sample.
-        n: number of samples.
-        seed: seed of the noise.
-        shape: shape ``(C, H, W)`` of the data, which a sample must have.
-        size: number of samples per chunk.
         steps: length of the chain; the model's default if ``None``.
         pool: whether the prior chains of the pool of training are continued, instead of fresh chains.
         part: pair ``(k, of)``: only the chunks of part k, from 0, of this number of parts are drawn.

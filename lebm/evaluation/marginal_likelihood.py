@@ -66,23 +66,15 @@ class LatentGaussian:
 
     @classmethod
     def located(
-        cls,
-        joint: Callable[[Tensor], LogDensity],
-        x: Tensor,
-        candidates: Tensor,
-        generator: RandomSource = None,
+        cls, joint: Callable[[Tensor], LogDensity], x: Tensor, candidates: Tensor, generator: RandomSource
     ) -> LatentGaussian:
-        """Fit Gaussians around the most likely candidates, whose neighbourhoods exact chains explore.
+        """Fit Gaussians around the most likely of the ``candidates: (n, B, d)`` for each observation of
+        ``x: (B, *event)``, whose neighbourhoods exact chains explore.
 
         In each of two rounds, 16 chains per observation explore in the coordinates of the last Gaussian, and
         a new Gaussian is fitted. Each Gaussian covers a single mode instead of the distance between modes.
-        The estimate then lacks the mass of other modes, but is still a lower bound.
-
-        Args:
-            joint: joint density, see :func:`log_marginal`.
-            x: observations ``(B, *event)``.
-            candidates: latents ``(n, B, d)``, for example the ends of posterior chains.
-            generator: source of randomness.
+        The estimate of :func:`log_marginal`, which describes ``joint``, then lacks the mass of other modes,
+        but is still a lower bound.
         """
         chains, (_, rows, d) = 16, candidates.shape
         with torch.no_grad():
@@ -179,14 +171,9 @@ def log_marginal(
 def prior_log_z(
     prior: Prior, levels: int, long_run: Tensor, generator: RandomSource = None
 ) -> tuple[LogZ, LogZ]:
-    """Estimate the log-constant of a tilted prior from below and from above.
+    """Estimate the log-constant of a tilted prior from below and from above, each by n annealed chains.
 
-    Args:
-        prior: tilted prior.
-        levels: number of annealing levels.
-        long_run: samples of the prior, ``(n, d)``, from settled chains, for the bound from above; as many
-            annealed chains give the bound from below.
-        generator: source of randomness.
+    ``long_run`` are samples of the prior, ``(n, d)``, from settled chains, for the bound from above.
 
     Raises:
         UserError: if the prior has no normalised base density.
@@ -220,13 +207,7 @@ def model_log_z(
     """Estimate ``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
     If samples of the base alone give a narrower interval than :func:`prior_log_z`, both are the direct
-    estimate.
-
-    Args:
-        model: model of the prior.
-        levels: number of annealing levels.
-        chains: number of annealed chains.
-        noise: function from a purpose to its noise.
+    estimate. ``noise`` is a function from a purpose to its noise.
     """
     prior = model.latent_prior
     if prior is None or prior.is_exact:

@@ -91,14 +91,9 @@ def reconstructions_after(
 ) -> dict[str, Tensor]:
     """Return :func:`~lebm.metrics.reconstruction_rows` after posterior chains of several lengths.
 
-    Args:
-        model: model of the chains.
-        x: images ``(B, C, H, W)`` in [-1, 1], in the model's precision.
-        index: row numbers ``(B,)``, which key the noise as in an evaluation step, equal for all lengths.
-        lengths: numbers of posterior transitions; 0 is the inference model alone.
-
-    Returns:
-        ``mse/steps0``, ``psnr/steps0``, ..., ``(B,)`` each.
+    ``x: (B, C, H, W)`` in [-1, 1] has the model's precision, and the row numbers ``index: (B,)`` key the
+    noise as in an evaluation step, equal for all lengths. The length 0 is the inference model alone. The
+    names are ``mse/steps0``, ``psnr/steps0``, ...
     """
     columns = {}
     for steps in lengths:

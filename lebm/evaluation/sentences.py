@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -81,8 +81,7 @@ class LikelihoodBounds:
     @property
     def protocol(self) -> dict[str, Any]:
         """Settings and units, as plain values."""
-        settings = {option.name: getattr(self, option.name) for option in fields(self) if option.init}
-        return {**settings, "nll": "nats per sentence", "perplexity": "per token, <eos> included"}
+        return {**asdict(self), "nll": "nats per sentence", "perplexity": "per token, <eos> included"}
 
     def begin(self, model: LatentModel) -> None:
         """Discard earlier batches, and estimate log Z of the model's prior.
