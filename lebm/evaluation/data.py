@@ -103,17 +103,11 @@ def first_normal(images: RunImages, n: int, seed: int) -> Tensor:
 
 def some_rows(rows: ImageRows, seed: int, n: int = 5000) -> ImageRows:
     """Return ``n`` rows chosen by a seed, or all if there are fewer, in the order of the split."""
-    mask = np.zeros(len(rows), dtype=bool)
-    mask[np.random.default_rng(seed).permutation(len(rows))[:n]] = True
-    return rows.subset(mask)
+    return rows.subset(np.sort(np.random.default_rng(seed).permutation(len(rows))[:n]))
 
 
 def training_rows(module: SplitData, seed: int) -> Rows:
-    """Return up to 5,000 training rows (:func:`some_rows`) as a reference of scores.
-
-    Raises:
-        UserError: for too few rows.
-    """
+    """Return up to 5,000 training rows (:func:`some_rows`) as a reference of scores; too few are an error."""
     module.setup()  # type: ignore[call-arg]
     if len(module.train) < FEWEST_NORMAL:
         raise UserError(

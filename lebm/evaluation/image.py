@@ -30,7 +30,6 @@ from lebm.samplers.noise import Noise
 __all__ = ["CHUNK", "check_images", "image_suite", "kernel_distance", "sample_chunks"]
 
 CHUNK = 250  # samples per noise stream
-
 BLOCKS = 20
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
@@ -189,11 +188,9 @@ def sample_chunks(
 
 
 def check_images(x: Tensor, what: str) -> None:
-    """Reject images for which a feature extractor would return wrong features without an error.
+    """Reject images, named ``what``, for which an extractor would return wrong features without an error.
 
-    Raises:
-        UserError: for a shape other than ``(B, 1 or 3, H, W)``, pixels outside [-1, 1], or non-finite pixels
-            of the images named ``what``.
+    Their shape must be ``(B, 1 or 3, H, W)``, and their pixels finite and in [-1, 1].
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise UserError(

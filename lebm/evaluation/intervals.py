@@ -76,11 +76,8 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
     It is for smooth functions of means, such as a Fréchet distance. The 95% interval (Student's t) covers the
-    noise of this number of samples, but not the bias due to the number.
-
-    Args:
-        statistic: function from the numbers of some blocks to the value for their samples.
-        blocks: number of blocks g of about equal size, at least 2.
+    noise of this number of samples, but not the bias due to the number. ``statistic`` is a function from the
+    numbers of some of the g ``blocks``, of about equal size, to the value for their samples.
 
     Raises:
         ValueError: for fewer than two blocks.
@@ -211,11 +208,7 @@ def histogram(groups: dict[str, Tensor]) -> dict[str, Any]:
 def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
     """Return ``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
 
-    Each curve has at most 120 points, including both ends.
-
-    Args:
-        score: scores ``(N,)``, high for anomalies.
-        anomaly: mask of the anomalies, ``(N,)`` of ``bool``, with both kinds.
+    Each curve has at most 120 points, including both ends. The arguments are as in :func:`ranking_intervals`.
     """
     true, false = ranking(score, anomaly)
     hit, alarm, precision = true / true[-1], false / false[-1], true / (true + false)

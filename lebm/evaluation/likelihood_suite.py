@@ -81,7 +81,12 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     start, dimensions = start_of(x, "proposal"), x[0].numel()
     for name, levels, purpose in (("ais", settings.levels, "ais"), ("importance_sampling", 1, "is")):
         estimate = estimate_of(x, start, levels, purpose)
-        interval = _normalised(estimate, below, above)
+        over_images = mean_interval(estimate.estimate)
+        value, half = over_images.value - float(below.estimate), over_images.high - over_images.value
+        down = math.hypot(half, max(float(below.high), float(above.high)) - float(below.estimate))
+        up = math.hypot(half, float(below.estimate) - float(below.low))
+        method = "Student's t over images and the interval of log Z"
+        interval = Interval(value, value - down, value + up, method)
         details = {
             "unit": "nats per image",
             "log_z": float(below.estimate),
@@ -113,13 +118,3 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         details = {"unit": "nats per image", "median": float(gaps.median())}
         result.figures.append(Figure.mean(name, gaps, split, **details))
     return result
-
-
-def _normalised(estimate: LogZ, below: LogZ, above: LogZ) -> Interval:
-    """Return the mean over images minus log Z, with Student's interval widened by the interval of log Z."""
-    over_images = mean_interval(estimate.estimate)
-    log_z, high = float(below.estimate), max(float(below.high), float(above.high))
-    half, value = over_images.high - over_images.value, over_images.value - log_z
-    down, up = math.hypot(half, high - log_z), math.hypot(half, log_z - float(below.low))
-    method = "Student's t over images and the interval of log Z"
-    return Interval(value, value - down, value + up, method)

@@ -86,13 +86,9 @@ def find_suite(name: str, trust: Iterable[str] = ()) -> Measure:
 def run_suites(
     names: Iterable[str], subject: Subject | SentenceSubject, settings: Settings, trust: Iterable[str] = ()
 ) -> Iterator[tuple[str, SuiteResult]]:
-    """Measure a model with some suites.
+    """Measure a model with some suites, see :func:`find_suite`.
 
-    Args:
-        names: names of suites, see :func:`find_suite`.
-        subject: model and its data.
-        settings: settings of the measurements; ``steps`` is the length of every posterior chain.
-        trust: packages outside lebm whose functions may be imported.
+    ``settings.steps`` is the length of every posterior chain.
 
     Yields:
         The name of each suite and its result with the wall time, when the suite has ended.

@@ -113,14 +113,10 @@ def combined_parts(model: LatentModel, x: Tensor, **chain: Any) -> dict[str, Ten
 
 
 def combined(scores: Mapping[str, Tensor], normal: Mapping[str, Tensor]) -> Tensor:
-    """Return one score of the reconstruction and the prior, ``(N,)`` in nats.
+    """Return one score of the scores ``reconstruction`` and ``prior``, ``(N,)`` in nats.
 
-    Both are replaced by their :func:`~lebm.metrics.surprisal` among normal samples, because in ``log_joint``
-    hundreds of nats of squared errors outweigh a few nats of the prior.
-
-    Args:
-        scores: scores ``reconstruction`` and ``prior`` of :func:`score_pass`, ``(N,)`` each.
-        normal: these scores of training images, ``(M,)`` each.
+    Both are replaced by their :func:`~lebm.metrics.surprisal` among the same scores of ``normal`` images,
+    ``(M,)``, because in ``log_joint`` hundreds of nats of squared errors outweigh a few nats of the prior.
     """
     first, second = (surprisal(scores[name], normal[name]) for name in COMBINED)
     return first + second

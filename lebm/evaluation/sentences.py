@@ -32,15 +32,10 @@ FITTED_TO = 16  # posterior chains per sentence for the fit of a Gaussian
 
 
 def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikelihood:
-    """Return the likelihood of a model of sentences.
-
-    Raises:
-        UserError: if the model is not a model of sentences; the message names the part ``who`` that needs it.
-    """
-    likelihood = model.sentences
-    if likelihood is None:
+    """Return the likelihood of a model of sentences; reject other models for the part named ``who``."""
+    if model.sentences is None:
         raise UserError(f"{who} is for models of sentences, with a CategoricalLikelihood")
-    return likelihood
+    return model.sentences
 
 
 @dataclass
@@ -84,12 +79,9 @@ class LikelihoodBounds:
         return {**asdict(self), "nll": "nats per sentence", "perplexity": "per token, <eos> included"}
 
     def begin(self, model: LatentModel) -> None:
-        """Discard earlier batches, and estimate log Z of the model's prior.
+        """Discard earlier batches, and estimate log Z of the prior of a model with a posterior density.
 
         All processes use equal noise streams and so compute equal estimates.
-
-        Raises:
-            UserError: if the posterior density of the model cannot be differentiated.
         """
         if not isinstance(model, HasPosterior):
             raise UserError(
