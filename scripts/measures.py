@@ -91,7 +91,7 @@ def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return the AUPRC of a training with all epochs stored, under several protocols."""
     opened, found = RunImages.of(reopen(run, data)), {}
     epochs = [scored(path, opened) for path in sorted((run / "checkpoints").glob("epoch=*.ckpt"))]
-    anomaly = epochs[-1][0]["label"] == opened.held_out_label
+    anomaly = opened.test.anomaly
     rate = float(anomaly.double().mean())
     for score in ("reconstruction", "combined"):
         groups = [(test[score][anomaly], test[score][~anomaly], seen[score]) for test, seen in epochs]

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lebm.callbacks.base import Batch, EvaluationCallback, at_least, data_of, has_split, log, whole_split
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
+from lebm.evaluation.image import CHUNK, check_images, sample_chunks
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
 from lebm.metrics.rows import NonFinite
@@ -77,7 +77,7 @@ class FrechetDistance(EvaluationCallback):
             self._metric = self._measured_real(trainer, model, batch)
             part, shape = (trainer.global_rank, trainer.world_size), batch["x"].shape[1:]
             chunks = sample_chunks(
-                model, self.n_samples, self.seed, self.chunk_size, self.steps, shape, part=part
+                model, self.n_samples, self.seed, shape, self.chunk_size, self.steps, part=part
             )
             for first, x, finite in chunks:
                 self._bad.update(finite, torch.arange(first, first + len(x), device=x.device))

@@ -21,7 +21,7 @@ from lebm.callbacks.base import (
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.latent_model import HasLayers, LatentModel
-from lebm.metrics.classification import classify, latent_attack, layer_divergences
+from lebm.metrics.classification import classify, latent_attack
 from lebm.metrics.reconstruction import squared_error_rows
 from lebm.metrics.rows import RowCollector
 from lebm.plots.grids import image_grid
@@ -283,12 +283,12 @@ class LatentAttack(NeedsLayers, EvaluationCallback):
         target, layout, infer = x.roll(1, dims=0), model.layout, model.inferred
         with torch.no_grad():
             wanted = infer(target)
-            before = layer_divergences(infer(x), wanted, layout).mean(dim=0)
+            before = layout.sums(infer(x).divergences(wanted)).mean(dim=0)
         rows, values = [x, target], dict[str, float]()
         for layer in range(len(layout)):
             attacked = latent_attack(infer, x, target, layout, layer, radius=self.radius, steps=self.steps)
             with torch.no_grad():
-                after = layer_divergences(infer(attacked), wanted, layout).mean(dim=0)
+                after = layout.sums(infer(attacked).divergences(wanted)).mean(dim=0)
                 rows += [attacked, model.decode(infer(attacked).mean)]
             name = f"{stage}/attack/layer_{layer + 1}"
             values |= {name: float(after[layer]), f"{name}_before": float(before[layer])}

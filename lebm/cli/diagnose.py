@@ -58,11 +58,11 @@ def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
             raise
         tell(f"{name}: skipped, {error}")
         return {"skipped": str(error)}
-    report = long_chains(chain, noise, run.chosen.steps, targets)
-    for finding in report.findings:
-        tell(f"{name}: {finding.kind}: {finding.text}")
-    draw_chains(folder / f"{name}.png", name, report.trace, chain.sampler.steps)
-    return report.plain()
+    trace, metrics = long_chains(chain, noise, run.chosen.steps, targets)
+    for finding in metrics["findings"]:
+        tell(f"{name}: {finding['kind']}: {finding['text']}")
+    draw_chains(folder / f"{name}.png", name, trace, chain.sampler.steps)
+    return metrics
 
 
 def _chain_of(name: str, run: Opened) -> tuple[ModelChain, Noise, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
     for name in names:
         find_suite(name, chosen.trust)
-    subject, settings = _subject(run, chosen)
+    subject, settings, data = _subject(run, chosen)
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -101,13 +101,13 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "suites": {},
     }
     kept = read_evaluation(target) if target.is_file() else None
-    same = {"command": command, "versions": versions(), "hardware": hardware(), "data": subject.description}
+    same = {"command": command, "versions": versions(), "hardware": hardware(), "data": data}
     tell(f"lebm: suites {', '.join(names)}")
     started = time.localtime()
     for name, result in run_suites(names, subject, settings, chosen.trust):
         began = time.strftime("%Y-%m-%dT%H:%M:%S%z", started)
         result.origin = {**same, "started": began, "chains": subject.model.chain_settings}
-        content["suites"][name] = plain(result.plain())
+        content["suites"][name] = plain(asdict(result))
         write_json(target, merged(kept, content))  # after every suite, so a failing one loses no results
         started = time.localtime()
         tell(f"lebm: {name}: {_measured(content['suites'][name])}")
@@ -116,7 +116,10 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     tell(f"lebm: {measured} figures of {run} in {target}; next: lebm report {run}")
 
 
-def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceSubject, Settings]:
+def _subject(
+    run: Path, chosen: argparse.Namespace
+) -> tuple[Subject | SentenceSubject, Settings, dict[str, Any]]:
+    """Return model and data, the settings, and a description of the data."""
     from lebm.data import TextData
     from lebm.evaluation.context import SentenceSubject, Subject
     from lebm.evaluation.data import RunImages
@@ -128,9 +131,10 @@ def _subject(run: Path, chosen: argparse.Namespace) -> tuple[Subject | SentenceS
     settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
     if isinstance(data, TextData):
         data.setup()
-        return SentenceSubject(model, data), settings
+        return SentenceSubject(model, data), settings, data.describe_split()
     images = RunImages.of(data)
-    return Subject(model, images), replace(settings, extractor=_extractor(chosen, images.test.image_shape))
+    settings = replace(settings, extractor=_extractor(chosen, images.test.image_shape))
+    return Subject(model, images), settings, data.describe_split()
 
 
 def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lebm.data.rows import ImageRows
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, some_rows
 from lebm.evaluation.intervals import histogram, ranking_curves, ranking_intervals
@@ -50,8 +51,7 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
     normal = _normal_scores(subject, settings)
     protocol["training_images_for_combined"] = len(normal["reconstruction"]) if normal else 0
     for name, rows in subject.images.protocols.items():
-        scores = _scores_of(subject, settings, rows.rows, name)
-        scores.pop("label")
+        scores = _scores_of(subject, settings, rows, name)
         anomaly = rows.anomaly
         assert anomaly is not None
         positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
@@ -78,17 +78,10 @@ def add_ranking(
     groups: tuple[str, str],
     **details: Any,
 ) -> None:
-    """Add the ranking metrics and the curves of one score to a result, in place.
+    """Add the ranking metrics and the curves of one score ``values: (N,)`` to a result, in place.
 
-    Args:
-        result: result to change.
-        settings: settings with ``resamples`` and ``seed`` of the intervals.
-        split: name of the samples.
-        score: name of the score.
-        values: scores ``(N,)``, high for anomalies.
-        anomaly: mask of the anomalies, ``(N,)`` of ``bool``, with both kinds.
-        groups: names of the normal samples and of the anomalies in the histogram.
-        **details: values to store with every metric.
+    ``anomaly`` is the mask of the anomalies, ``(N,)`` of ``bool``, with both kinds; ``groups`` are the names
+    of the normal samples and of the anomalies in the histogram, and ``details`` are stored with every metric.
     """
     positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
     details = {
@@ -124,19 +117,15 @@ def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
     return gathered(parts, "training images")
 
 
-def _scores_of(subject: Subject, settings: Settings, numbers: np.ndarray, name: str) -> dict[str, Tensor]:
-    """Return the scores of rows by their numbers in the source, ``(len(numbers),)`` each."""
+def _scores_of(subject: Subject, settings: Settings, rows: ImageRows, name: str) -> dict[str, Tensor]:
+    """Return the scores of the rows of a protocol, ``(len(rows),)`` each; the test rows are scored once."""
     own = subject.images.test.rows
     scores = test_scores(subject, settings)
-    extra = np.setdiff1d(numbers, own)
+    extra = rows.subset(~np.isin(rows.rows, own))
     if len(extra):
-        rows = subject.images.protocols[name]
-        data = batches(
-            rows.subset(np.isin(rows.rows, extra)), settings.batch_size, subject.model.device, first=len(own)
-        )
+        data = batches(extra, settings.batch_size, subject.model.device, first=len(own))
         more = score_pass(subject.model, data, f"test images of the {name} split")
         scores = {score: torch.cat([values, more[score]]) for score, values in scores.items()}
-    every = np.concatenate([own, extra])
-    order = np.argsort(every)
-    positions = torch.from_numpy(order[np.searchsorted(every[order], numbers)])
+    places = {row: place for place, row in enumerate([*own, *extra.rows])}
+    positions = torch.tensor([places[row] for row in rows.rows])
     return {score: values[positions] for score, values in scores.items()}

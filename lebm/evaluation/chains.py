@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -13,51 +13,22 @@ from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
-from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
+from lebm.samplers.trace import Trace, findings, record, suggested_step
 
 __all__ = ["chain_suite", "long_chains", "posterior_chains"]
 
 CHAINS, STEPS = 32, 500
 
 
-@dataclass(frozen=True)
-class ChainReport:
-    """Long chains of one target, and their faults.
-
-    Attributes:
-        trace: trace of the chains.
-        short_run: number of transitions in training.
-        findings: faults in words, worst first.
-        step: step size suggested by dual averaging, or ``None``.
-    """
-
-    trace: Trace
-    short_run: int
-    findings: list[Finding]
-    step: float | None
-
-    def plain(self) -> dict[str, Any]:
-        """Return metrics and findings by name; some values are tensors."""
-        trace = self.trace
-        return {
-            "chains": trace.states.shape[1],
-            "transitions": trace.thin * (len(trace.states) - 1),
-            "short_run": self.short_run,
-            "findings": [{"kind": finding.kind, "text": finding.text} for finding in self.findings],
-            "split_rhat": split_rhat(trace.settled).max(),
-            "bulk_ess": bulk_ess(trace.settled).min(),
-            "tail_ess": tail_ess(trace.settled).min(),
-            "acceptance": None if trace.acceptance is None else trace.acceptance.double().mean(),
-            "suggested_step_size": self.step,
-            "log_density": trace.log_density.double().mean(dim=1),
-            "root_mean_square": trace.radius.double().mean(dim=1),
-        }
-
-
-def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -> ChainReport:
+def long_chains(
+    chain: ModelChain, noise: Noise, steps: int, targets: int = 1
+) -> tuple[Trace, dict[str, Any]]:
     """Run chains for ``steps`` transitions, store about a hundred states, and search for faults.
 
     Each of the ``targets`` target densities has the same number of neighbouring chains.
+
+    Returns:
+        The trace, and metrics by name, some of them tensors; ``findings`` are the faults, worst first.
     """
     sampler, thin = chain.sampler, max(1, steps // 100)
     trace = record(sampler, chain.target, chain.start, noise, draws=steps // thin, thin=thin, targets=targets)
@@ -65,7 +36,19 @@ def long_chains(chain: ModelChain, noise: Noise, steps: int, targets: int = 1) -
     step = suggested_step(sampler, chain.target, end, noise) if bool(end.isfinite().all()) else None
     size = getattr(sampler, "step_size", None)
     now = size * getattr(sampler, "step_scale", 1.0) if isinstance(size, float) else None
-    return ChainReport(trace, sampler.steps, findings(trace, sampler.steps, step, now), step)
+    return trace, {
+        "chains": trace.states.shape[1],
+        "transitions": trace.thin * (len(trace.states) - 1),
+        "short_run": sampler.steps,
+        "findings": [asdict(finding) for finding in findings(trace, sampler.steps, step, now)],
+        "split_rhat": split_rhat(trace.settled).max(),
+        "bulk_ess": bulk_ess(trace.settled).min(),
+        "tail_ess": tail_ess(trace.settled).min(),
+        "acceptance": None if trace.acceptance is None else trace.acceptance.double().mean(),
+        "suggested_step_size": step,
+        "log_density": trace.log_density.double().mean(dim=1),
+        "root_mean_square": trace.radius.double().mean(dim=1),
+    }
 
 
 def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
@@ -82,18 +65,17 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
         except NoChainError as reason:
             result.protocol["findings"][name] = [str(reason)]
             continue
-        report = long_chains(chain, noise, STEPS, targets)
-        metrics = report.plain()
-        result.protocol["findings"][name] = [f"{finding.kind}: {finding.text}" for finding in report.findings]
+        trace, metrics = long_chains(chain, noise, STEPS, targets)
+        result.protocol["findings"][name] = ["{kind}: {text}".format(**one) for one in metrics["findings"]]
         result.figures += [
             Figure.plain(f"{metric}/{name}", float(metrics[metric]), CHAINS, "chains")
             for metric in ("split_rhat", "bulk_ess", "tail_ess", "acceptance")
             if metrics[metric] is not None
         ]
         result.curves[name] = {
-            "thin": report.trace.thin,
-            "short_run": report.short_run,
-            "log_density": [[round(float(x), 3) for x in row] for row in report.trace.log_density[:, :8].T],
+            "thin": trace.thin,
+            "short_run": metrics["short_run"],
+            "log_density": [[round(float(x), 3) for x in row] for row in trace.log_density[:, :8].T],
             "root_mean_square": [round(float(x), 4) for x in metrics["root_mean_square"]],
         }
     return result

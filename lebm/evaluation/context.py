@@ -27,18 +27,13 @@ class Subject:
         >>> from lebm.evaluation.context import Subject
         >>> from lebm.evaluation.data import RunImages
         >>> model, data = lebm.from_recipe("quickstart")
-        >>> Subject(model.eval(), RunImages.of(data)).description["path"]
-        'embedded:mnist'
+        >>> Subject(model.eval(), RunImages.of(data)).images.test.image_shape
+        (1, 28, 28)
     """
 
     model: LatentModel
     images: RunImages
     memory: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Description of the data in plain values, for the record of a result."""
-        return self.images.description
 
 
 @dataclass
@@ -54,14 +49,9 @@ class SentenceSubject:
         >>> from lebm.evaluation.context import SentenceSubject
         >>> model, data = lebm.from_recipe("latent_mle/text_small")
         >>> data.setup()
-        >>> SentenceSubject(model.eval(), data).description["path"]
+        >>> SentenceSubject(model.eval(), data).data.path
         'embedded:verses'
     """
 
     model: LatentModel
     data: TextData
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Description of the data in plain values, for the record of a result."""
-        return self.data.describe_split()

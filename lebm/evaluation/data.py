@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ class RunImages:
         protocols: test split of each protocol of a held-out label, without training rows.
         protocol_sizes: number of rows of each of these test splits, including training rows.
         held_out_label: label or labels of the anomalies, or ``None``.
-        description: path, sizes, seed and protocol, as plain values.
 
     Example:
         >>> from lebm.data import ImageData
@@ -48,7 +46,6 @@ class RunImages:
     protocols: dict[str, ImageRows]
     protocol_sizes: dict[str, int]
     held_out_label: int | list[int] | None
-    description: dict[str, Any]
 
     @classmethod
     def of(cls, module: SplitData) -> RunImages:
@@ -73,7 +70,7 @@ class RunImages:
         unseen = {name: rows.subset(~np.isin(rows.rows, trained)) for name, rows in splits.items()}
         sizes = {name: len(rows) for name, rows in splits.items()}
         held_out = getattr(module, "held_out_label", None)
-        return cls(train, module.test, unseen, sizes, held_out, module.describe_split())
+        return cls(train, module.test, unseen, sizes, held_out)
 
 
 def _protocols(module: SplitData) -> dict[str, ImageRows]:
@@ -106,17 +103,11 @@ def first_normal(images: RunImages, n: int, seed: int) -> Tensor:
 
 def some_rows(rows: ImageRows, seed: int, n: int = 5000) -> ImageRows:
     """Return ``n`` rows chosen by a seed, or all if there are fewer, in the order of the split."""
-    mask = np.zeros(len(rows), dtype=bool)
-    mask[np.random.default_rng(seed).permutation(len(rows))[:n]] = True
-    return rows.subset(mask)
+    return rows.subset(np.sort(np.random.default_rng(seed).permutation(len(rows))[:n]))
 
 
 def training_rows(module: SplitData, seed: int) -> Rows:
-    """Return up to 5,000 training rows (:func:`some_rows`) as a reference of scores.
-
-    Raises:
-        UserError: for too few rows.
-    """
+    """Return up to 5,000 training rows (:func:`some_rows`) as a reference of scores; too few are an error."""
     module.setup()  # type: ignore[call-arg]
     if len(module.train) < FEWEST_NORMAL:
         given = f"{len(module.train)} training {module.noun}"
@@ -126,26 +117,15 @@ def training_rows(module: SplitData, seed: int) -> Rows:
 
 
 def batches(
-    rows: ImageRows | Tensor, size: int, device: torch.device | str = "cpu", first: int = 0
+    rows: ImageRows, size: int, device: torch.device | str = "cpu", first: int = 0
 ) -> Iterator[dict[str, Tensor]]:
-    """Iterate over batches of a split or of images, in order.
+    """Iterate over batches of at most ``size`` rows, in order, with ``x`` in [-1, 1].
 
-    Args:
-        rows: split, or images ``(N, C, H, W)`` in [-1, 1].
-        size: number of rows per batch.
-        device: device of the batches.
-        first: ``index`` of the first row.
-
-    Yields:
-        Batches ``{"x", "label", "index", ...}`` of a split, or ``{"x", "index"}`` of images, with ``x`` in
-        [-1, 1].
+    Their entries are ``x``, ``label``, ``index``, which begins at ``first``, and ``anomaly`` with held-out
+    labels.
     """
     for start in range(0, len(rows), size):
-        places = range(start, min(len(rows), start + size))
-        if isinstance(rows, Tensor):
-            batch = {"x": rows[start : places.stop], "index": torch.tensor(places)}
-        else:
-            batch = rows.__getitems__(places)
+        batch = rows.__getitems__(range(start, min(len(rows), start + size)))
         batch["index"] = batch["index"] + first
         if batch["x"].dtype == torch.uint8:
             batch["x"] = to_unit_range(batch["x"])

@@ -1,39 +1,43 @@
-"""The image suite: reconstructions, and samples compared with real images in a feature space."""
+"""The image suite: reconstructions, and samples compared with real images in a feature space.
+
+The callback of the Fréchet distance draws its samples as the suite does, by :func:`sample_chunks`.
+"""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from scipy.stats import t
 from torch import Tensor
-from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from lebm.component import describe
 from lebm.data.rows import ImageRows
 from lebm.errors import UserError
+from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
-from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance, neighbour_rows
+from lebm.metrics.rows import finite_rows
+from lebm.samplers.noise import Noise
 
-__all__ = ["image_suite", "kernel_distance"]
+__all__ = ["CHUNK", "check_images", "image_suite", "kernel_distance", "sample_chunks"]
 
+CHUNK = 250  # samples per noise stream
 BLOCKS = 20
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
 CLASSIFIER_PARTS = 10
-_MEAN_OVER = "pixels, channels and the normal images of the test split"
+_SLACK = 1e-3  # larger than the rounding of half precision
 
 
+@torch.no_grad()
 def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Measure reconstruction error, distances of samples to real images, and the score of a classifier.
 
@@ -60,14 +64,15 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "prior_steps": settings.sample_steps,
             "kernel": f"(x'y / d + 1)^3, means over disjoint blocks of at most {KERNEL_SUBSET}",
             "neighbours": NEIGHBOURS,
-            "mean_squared_error": f"range [-1, 1], mean over {_MEAN_OVER}",
+            "mean_squared_error": (
+                "range [-1, 1], mean over pixels, channels and the normal images of the test split"
+            ),
             "seed": settings.seed,
         }
     )
     result.figures.append(_reconstruction(subject, settings))
-    with torch.no_grad():
-        real = real_features(subject, settings)
-        fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
+    real = real_features(subject, settings)
+    fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
     name, kernel = extractor.figure, kernel_distance(real, fake, settings.seed)
     result.figures += [
         Figure.of(name, _frechet(real, fake), len(fake), settings.real_split),
@@ -75,8 +80,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         *_neighbours(real, fake, settings),
     ]
     if isinstance(subject.model, PriorModel) and subject.model.has_pool:
-        with torch.no_grad():
-            pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
+        pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
         pool = Figure.of(f"{name}/pool", _frechet(real, pooled), len(pooled), settings.real_split)
         result.figures.append(pool)
     if logits is not None:
@@ -88,9 +92,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
 def without_features(subject: Subject, settings: Settings) -> str:
     """Return the reason why distances cannot be measured; empty if the features are ready.
 
-    Raises:
-        UserError: for fewer samples or real images than blocks, because intervals of distances need at least
-            one image per block.
+    Too few samples or real images are an error, because intervals need at least one image per block.
     """
     shape = subject.images.test.image_shape
     if len(shape) != 3:
@@ -114,11 +116,7 @@ def _reconstruction(subject: Subject, settings: Settings) -> Figure:
 
 
 def real_rows(subject: Subject, settings: Settings) -> ImageRows:
-    """Return the real images for the comparison: the training rows, or the normal rows of the test split.
-
-    Raises:
-        UserError: if the training rows are not known.
-    """
+    """Return the real images for the comparison: the training rows, or the normal rows of the test split."""
     if settings.real_split != "train":
         return normal_rows(subject.images)
     if subject.images.train is None:
@@ -136,13 +134,9 @@ def real_features(subject: Subject, settings: Settings) -> Tensor:
 
 
 def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> Iterator[Tensor]:
-    """Iterate over samples of the model in chunks ``(B, C, H, W)``, see :func:`sample_chunks`.
-
-    Raises:
-        UserError: if a sample is not finite, or has another shape than the data.
-    """
+    """Iterate over chunks ``(B, C, H, W)`` of :func:`sample_chunks`; a non-finite sample is an error."""
     shape, steps = subject.images.test.image_shape, settings.sample_steps
-    chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, CHUNK, steps, shape, pool)
+    chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, shape, CHUNK, steps, pool)
     for first, x, finite in chunks:
         if not bool(finite.all()):
             raise UserError(
@@ -150,6 +144,62 @@ def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> 
                 " lebm diagnose"
             )
         yield x
+
+
+def sample_chunks(
+    model: LatentModel,
+    n: int,
+    seed: int,
+    shape: Sequence[int],
+    size: int = CHUNK,
+    steps: int | None = None,
+    pool: bool = False,
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Draw ``n`` samples of the ``shape`` of the data in chunks of ``size``, each with its own noise stream.
+
+    Args:
+        model: model to sample.
+        steps: length of the chain; the model's default if ``None``.
+        pool: whether the prior chains of the pool of training are continued, instead of fresh chains.
+        part: pair ``(k, of)``: only the chunks of part k, from 0, of this number of parts are drawn.
+
+    Yields:
+        The number of the first sample, the samples ``(B, C, H, W)``, clamped to [-1, 1], and the mask of the
+        finite samples, ``(B,)`` of ``bool``.
+
+    Raises:
+        UserError: if the samples have another shape.
+    """
+    for chunk in range(part[0], -(-n // size), part[1]):
+        first, noise = chunk * size, Noise([(seed, "fid", chunk)])
+        count = min(size, n - first)
+        if pool:
+            assert isinstance(model, PriorModel)
+            x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
+        else:
+            x = model.sample(count, steps=steps, generator=noise)
+        # Otherwise an extractor would resize them silently.
+        if x.shape[1:] != tuple(shape):
+            raise UserError(
+                f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
+            )
+        yield first, x.float().clamp(-1, 1), finite_rows(x)
+
+
+def check_images(x: Tensor, what: str) -> None:
+    """Reject images, named ``what``, for which an extractor would return wrong features without an error.
+
+    Their shape must be ``(B, 1 or 3, H, W)``, and their pixels finite and in [-1, 1].
+    """
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise UserError(
+            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
+        )
+    if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
+        raise UserError(
+            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
+        )
 
 
 def feature_rows(
@@ -210,13 +260,13 @@ def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
 
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
     """Return ``exp`` of the mean divergence of the predicted classes from their mean, over ten parts."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it warns that it stores all logits
-        metric = InceptionScore(feature=torch.nn.Identity(), splits=CLASSIFIER_PARTS)
-        torch.manual_seed(seed)  # torchmetrics shuffles the logits
-        metric.update(logits)
-        mean, spread = (float(value) for value in metric.compute())
-    half = float(t.ppf(0.975, CLASSIFIER_PARTS - 1)) * spread / CLASSIFIER_PARTS**0.5
-    method = f"Student's t over {CLASSIFIER_PARTS} parts"
-    interval = Interval(mean, mean - half, mean + half, 0.95, method)
+    order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(seed))
+    parts = logits[order].chunk(CLASSIFIER_PARTS)
+    means = [part.softmax(dim=1).mean(dim=0).log() for part in parts]
+    gains = [
+        part.softmax(dim=1) * (part.log_softmax(dim=1) - mean)
+        for part, mean in zip(parts, means, strict=True)
+    ]
+    scores = torch.stack([gain.sum(dim=1).mean().exp() for gain in gains])
+    interval = mean_interval(scores, method=f"Student's t over {len(parts)} parts")
     return Figure.of(name, interval, len(logits), "samples")

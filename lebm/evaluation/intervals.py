@@ -17,23 +17,23 @@ from lebm.metrics.anomaly import ranking, ranking_areas
 __all__ = ["Interval", "jackknife_interval", "mean_interval", "ranking_intervals"]
 
 _CELLS = 2**22  # entries of a resampling table in memory, 32 MB
+LEVEL = 0.95  # coverage of every interval
 POINTS = 120  # largest number of points of a curve
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with an interval, which covers the true value with probability ``level``.
+    """An estimate with a 95% interval.
 
     Attributes:
         value: estimate.
         low: lower end of the interval.
         high: upper end of the interval.
-        level: nominal coverage, in (0, 1).
         method: method of the interval, in words.
 
     Example:
         >>> from lebm.evaluation.intervals import Interval
-        >>> interval = Interval(0.9, low=0.85, high=0.94, level=0.95, method="bootstrap")
+        >>> interval = Interval(0.9, low=0.85, high=0.94, method="bootstrap")
         >>> round(interval.high - interval.low, 2)
         0.09
     """
@@ -41,7 +41,6 @@ class Interval:
     value: float
     low: float
     high: float
-    level: float
     method: str
 
 
@@ -68,7 +67,7 @@ def mean_interval(values: Tensor, method: str = "") -> Interval:
     values = values.double()
     mean = float(values.mean())
     half = float(t.ppf(0.975, n - 1)) * float(values.std()) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, 0.95, method or f"Student's t, {n} values")
+    return Interval(mean, mean - half, mean + half, method or f"Student's t, {n} values")
 
 
 def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int) -> Interval:
@@ -77,11 +76,8 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
     .. math:: \mathrm{se}^2 = \tfrac{g - 1}{g} \sum_{i=1}^{g} (\theta_{(i)} - \bar\theta_{(\cdot)})^2 .
 
     It is for smooth functions of means, such as a Fréchet distance. The 95% interval (Student's t) covers the
-    noise of this number of samples, but not the bias due to the number.
-
-    Args:
-        statistic: function from the numbers of some blocks to the value for their samples.
-        blocks: number of blocks g of about equal size, at least 2.
+    noise of this number of samples, but not the bias due to the number. ``statistic`` is a function from the
+    numbers of some of the g ``blocks``, of about equal size, to the value for their samples.
 
     Raises:
         ValueError: for fewer than two blocks.
@@ -94,11 +90,11 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
     left_out = torch.tensor(values, dtype=torch.float64)
     error = math.sqrt((blocks - 1) / blocks * float((left_out - left_out.mean()).square().sum()))
     half = float(t.ppf(0.975, blocks - 1)) * error
-    return Interval(value, value - half, value + half, 0.95, f"jackknife over {blocks} blocks of the samples")
+    return Interval(value, value - half, value + half, f"jackknife over {blocks} blocks of the samples")
 
 
 def ranking_intervals(
-    score: Tensor, anomaly: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    score: Tensor, anomaly: Tensor, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
     """Return AUROC, average precision, and the false positive rate at 95% recall, with bootstrap intervals.
 
@@ -113,7 +109,6 @@ def ranking_intervals(
         anomaly: mask of the anomalies, ``(N,)`` of ``bool``.
         resamples: number of bootstrap samples, at least 2.
         seed: seed of the resampling.
-        level: coverage of each interval.
 
     Returns:
         ``auroc``, ``auprc`` and ``fpr_at_95``, see :func:`~lebm.metrics.anomaly.ranking_areas`.
@@ -138,13 +133,19 @@ def ranking_intervals(
     counts = (min(size, resamples - first) for first in range(0, resamples, size))
     drawn = [ranking_areas(*ranking(score, positive, _counts(positive, n, generator))) for n in counts]
     anomalies, normal = int(positive.sum()), int((~positive).sum())
-    variances = {
-        "auroc": _area_variance(anomalies, normal),
-        "auprc": _share_variance(anomalies),
-        "fpr_at_95": _share_variance(normal),
+    spare = (anomalies + normal) / 2 - 1
+
+    def area_variance(area: float) -> float:  # Newcombe 2006, method 5
+        excess = spare * ((1 - area) / (2 - area) + area / (1 + area))
+        return area * (1 - area) * (1 + excess) / (anomalies * normal)
+
+    variances: dict[str, Callable[[float], float]] = {
+        "auroc": area_variance,
+        "auprc": lambda share: share * (1 - share) / anomalies,
+        "fpr_at_95": lambda share: share * (1 - share) / normal,
     }
     return {
-        name: _unit_interval(float(value), torch.cat([part[name] for part in drawn]), level, variances[name])
+        name: _unit_interval(float(value), torch.cat([part[name] for part in drawn]), variances[name])
         for name, value in every.items()
     }
 
@@ -159,29 +160,17 @@ def _counts(positive: Tensor, resamples: int, generator: torch.Generator) -> Ten
     return counts
 
 
-def _area_variance(anomalies: int, normal: int) -> Callable[[float], float]:
-    """Return the variance of an AUROC, given its true value (Newcombe 2006, method 5)."""
-    spare = (anomalies + normal) / 2 - 1
-    return lambda area: (
-        area * (1 - area) * (1 + spare * ((1 - area) / (2 - area) + area / (1 + area))) / (anomalies * normal)
-    )
-
-
-def _share_variance(n: int) -> Callable[[float], float]:
-    return lambda share: share * (1 - share) / n
-
-
-def _unit_interval(value: float, drawn: Tensor, level: float, variance: Callable[[float], float]) -> Interval:
-    method, z = f"stratified bootstrap, {len(drawn)} resamples", float(norm.ppf(0.5 + level / 2))
+def _unit_interval(value: float, drawn: Tensor, variance: Callable[[float], float]) -> Interval:
+    method, tail = f"stratified bootstrap, {len(drawn)} resamples", 0.5 - LEVEL / 2
+    z = float(norm.ppf(1 - tail))
     if 0 < value < 1 and bool(((drawn > 0) & (drawn < 1)).all()):
         centre, half = math.log(value / (1 - value)), z * float(drawn.logit().std())
         low, high = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
-        return Interval(value, low, high, level, f"{method}, on the logit scale")
-    tail = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
-    low, high = (float(end) for end in drawn.quantile(tail))
+        return Interval(value, low, high, f"{method}, on the logit scale")
+    low, high = (float(end) for end in drawn.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)))
     widest = _score_interval(value, z, variance)
     return Interval(
-        value, min(low, widest[0]), max(high, widest[1]), level, f"{method}, percentiles and score interval"
+        value, min(low, widest[0]), max(high, widest[1]), f"{method}, percentiles and score interval"
     )
 
 
@@ -219,11 +208,7 @@ def histogram(groups: dict[str, Tensor]) -> dict[str, Any]:
 def ranking_curves(score: Tensor, anomaly: Tensor) -> dict[str, list[list[float]]]:
     """Return ``roc``, pairs of false and true positive rate, and ``pr``, pairs of recall and precision.
 
-    Each curve has at most 120 points, including both ends.
-
-    Args:
-        score: scores ``(N,)``, high for anomalies.
-        anomaly: mask of the anomalies, ``(N,)`` of ``bool``, with both kinds.
+    Each curve has at most 120 points, including both ends. The arguments are as in :func:`ranking_intervals`.
     """
     true, false = ranking(score, anomaly)
     hit, alarm, precision = true / true[-1], false / false[-1], true / (true + false)

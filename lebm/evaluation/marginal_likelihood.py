@@ -13,14 +13,13 @@ from lebm.density_ratio.log_ratio import direct_log_z
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.models.priors import EnergyPrior, Prior
-from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
 from lebm.samplers.importance import Proposal
 from lebm.samplers.metropolis import HMC
 from lebm.samplers.noise import Noise, RandomSource, normal
 
-__all__ = ["LatentGaussian", "bits_per_dimension", "log_marginal", "model_log_z", "prior_log_z"]
+__all__ = ["LatentGaussian", "log_marginal", "model_log_z", "prior_log_z"]
 
 LONG_RUN = 10  # length of the prior chain that replaces exact samples, in lengths of the chain in training
 DIRECT = 40  # samples of the base per annealed chain, for an estimate of about equal cost
@@ -39,8 +38,8 @@ class LatentGaussian:
     Example:
         >>> from lebm.evaluation.marginal_likelihood import LatentGaussian
         >>> import torch
-        >>> LatentGaussian.standard(torch.zeros(4, 2)).log_volume
-        tensor([0., 0., 0., 0.])
+        >>> LatentGaussian.standard(torch.zeros(4, 2)).place(torch.ones(4, 2)).shape
+        torch.Size([4, 2])
     """
 
     mean: Tensor
@@ -67,23 +66,15 @@ class LatentGaussian:
 
     @classmethod
     def located(
-        cls,
-        joint: Callable[[Tensor], LogDensity],
-        x: Tensor,
-        candidates: Tensor,
-        generator: RandomSource = None,
+        cls, joint: Callable[[Tensor], LogDensity], x: Tensor, candidates: Tensor, generator: RandomSource
     ) -> LatentGaussian:
-        """Fit Gaussians around the most likely candidates, whose neighbourhoods exact chains explore.
+        """Fit Gaussians around the most likely of the ``candidates: (n, B, d)`` for each observation of
+        ``x: (B, *event)``, whose neighbourhoods exact chains explore.
 
         In each of two rounds, 16 chains per observation explore in the coordinates of the last Gaussian, and
         a new Gaussian is fitted. Each Gaussian covers a single mode instead of the distance between modes.
-        The estimate then lacks the mass of other modes, but is still a lower bound.
-
-        Args:
-            joint: joint density, see :func:`log_marginal`.
-            x: observations ``(B, *event)``.
-            candidates: latents ``(n, B, d)``, for example the ends of posterior chains.
-            generator: source of randomness.
+        The estimate of :func:`log_marginal`, which describes ``joint``, then lacks the mass of other modes,
+        but is still a lower bound.
         """
         chains, (_, rows, d) = 16, candidates.shape
         with torch.no_grad():
@@ -124,17 +115,12 @@ class LatentGaussian:
         """Repeat every row ``times`` times; copies are neighbours."""
         return LatentGaussian(self.mean.repeat_interleave(times, 0), self.factor.repeat_interleave(times, 0))
 
-    @property
-    def log_volume(self) -> Tensor:
-        """Log-determinant ``log |det factor|``, ``(B,)``."""
-        return self.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-
 
 def log_marginal(
     joint: Callable[[Tensor], LogDensity],
     x: Tensor,
     start: LatentGaussian,
-    annealing: AnnealedImportanceSampling,
+    levels: int,
     chains: int,
     generator: RandomSource = None,
     *,
@@ -152,7 +138,7 @@ def log_marginal(
             ``z: (n, d)``.
         x: observations ``(B, *event)``.
         start: start of annealing, one Gaussian per row of ``x``.
-        annealing: levels and kernel, whose step size is adapted in place, on separate chains.
+        levels: number of annealing levels; the step size is adapted on separate chains.
         chains: number of chains per row, at least 2.
         generator: source of randomness.
         posterior: exact samples given ``x``, ``(B, chains, d)``, for the bound from above.
@@ -160,9 +146,9 @@ def log_marginal(
     Returns:
         Estimates ``(B,)`` with intervals.
     """
-    wide = start.repeated(chains)
+    wide, (kernel, annealing) = start.repeated(chains), _annealing(levels, x.device)
     target = joint(x.repeat_interleave(chains, dim=0))
-    volume, d = wide.log_volume, start.mean.shape[1]
+    volume, d = wide.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1), start.mean.shape[1]
 
     def whitened(u: Tensor) -> Tensor:
         return target(wide.place(u)) + volume
@@ -173,9 +159,9 @@ def log_marginal(
     def draws() -> Tensor:
         return normal(generator, (len(wide.mean), d), dtype=wide.mean.dtype, device=wide.mean.device)
 
-    if isinstance(annealing.kernel, Adaptive) and annealing.levels > 1:
+    if levels > 1:
         # Other processes may have no rows.
-        annealing.kernel.warm_up(whitened, draws(), generator, steps=100, across_processes=False)
+        kernel.warm_up(whitened, draws(), generator, steps=100, across_processes=False)
     reverse = posterior is not None
     u = draws() if posterior is None else wide.whiten(posterior.flatten(0, 1))
     weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
@@ -183,21 +169,11 @@ def log_marginal(
 
 
 def prior_log_z(
-    prior: Prior,
-    annealing: AnnealedImportanceSampling,
-    chains: int,
-    generator: RandomSource = None,
-    *,
-    long_run: Tensor,
+    prior: Prior, levels: int, long_run: Tensor, generator: RandomSource = None
 ) -> tuple[LogZ, LogZ]:
-    """Estimate the log-constant of a tilted prior from below and from above.
+    """Estimate the log-constant of a tilted prior from below and from above, each by n annealed chains.
 
-    Args:
-        prior: tilted prior.
-        annealing: levels and kernel, whose step size is adapted in place.
-        chains: number of annealed chains.
-        generator: source of randomness.
-        long_run: samples of the prior, ``(n, d)``, from settled chains, for the bound from above.
+    ``long_run`` are samples of the prior, ``(n, d)``, from settled chains, for the bound from above.
 
     Raises:
         UserError: if the prior has no normalised base density.
@@ -207,36 +183,16 @@ def prior_log_z(
         raise UserError(
             f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
         )
-    log_density = prior.target()
-    if isinstance(annealing.kernel, Adaptive):
-        few = base.reference(min(128, chains), generator).detach()
-        annealing.kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
-    start = base.reference(chains, generator).detach()
-    below, _ = annealing.log_weights(log_density, base.log_density, start, generator)
-    above, _ = annealing.log_weights(log_density, base.log_density, long_run, generator, reverse=True)
-    return LogZ.from_log_weights(below), LogZ.from_log_weights(above, reverse=True)
+    (kernel, annealing), log_density = _annealing(levels, long_run.device), prior.target()
+    few = base.reference(min(128, len(long_run)), generator).detach()
+    kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
+    return annealing.bracket(log_density, base, long_run, generator)
 
 
-def bits_per_dimension(log_density: float, dimensions: int) -> float:
-    r"""Convert a log-density in nats per image to bits per dimension of 8-bit pixels in [-1, 1].
-
-    .. math:: -(\log p(x) - D \log 127.5) / (D \log 2)
-
-    The mass of a grey level is approximated by the density at its centre times its width :math:`1 / 127.5`,
-    which is accurate if the observation noise spans many levels.
-
-    Example:
-        >>> from lebm.evaluation.marginal_likelihood import bits_per_dimension
-        >>> round(bits_per_dimension(log_density=0.0, dimensions=784), 2)
-        6.99
-    """
-    return -(log_density - dimensions * math.log(127.5)) / (dimensions * math.log(2))
-
-
-def annealing(levels: int, device: torch.device | str = "cpu") -> AnnealedImportanceSampling:
-    """Return annealing by HMC with three leapfrog steps; a single level is importance sampling."""
+def _annealing(levels: int, device: torch.device) -> tuple[HMC, AnnealedImportanceSampling]:
+    """Return HMC with three leapfrog steps, and annealing by it; a single level is importance sampling."""
     kernel = HMC(1, 0.3, leapfrog_steps=3).to(device)
-    return AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
+    return kernel, AnnealedImportanceSampling(kernel, levels, "sigmoid" if levels > 1 else "linear")
 
 
 def long_run(model: LatentModel, n: int, noise: Noise) -> Tensor:
@@ -251,21 +207,15 @@ def model_log_z(
     """Estimate ``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
     If samples of the base alone give a narrower interval than :func:`prior_log_z`, both are the direct
-    estimate.
-
-    Args:
-        model: model of the prior.
-        levels: number of annealing levels.
-        chains: number of annealed chains.
-        noise: function from a purpose to its noise.
+    estimate. ``noise`` is a function from a purpose to its noise.
     """
-    prior, kernel = model.latent_prior, annealing(levels, model.device)
+    prior = model.latent_prior
     if prior is None or prior.is_exact:
         zero = torch.zeros((), dtype=torch.float64)
         exact = LogZ(zero, zero, zero, zero + chains)
         return exact, exact
     draws = long_run(model, chains, noise("long run"))
-    below, above = prior_log_z(prior, kernel, chains, noise("log z"), long_run=draws)
+    below, above = prior_log_z(prior, levels, draws, noise("log z"))
     if isinstance(prior, EnergyPrior):
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
         annealed = max(below.high, above.high) - min(below.low, above.low)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from lebm.data.images import open_images, to_unit_range
+from lebm.data.images import open_images
+from lebm.data.rows import ImageRows, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation.anomaly import add_ranking
 from lebm.evaluation.context import Settings, Subject
@@ -63,7 +65,9 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     if len(shape := subject.images.test.image_shape) != 3:
         skipped = f"the sets are made of images, and the data have the shape {shape}"
         return SuiteResult({"name": "test rows against other sets"}, skipped=skipped)
-    names = _names(settings.ood, {"in", *OUT_SETS, _held_out_name(subject)})
+    label = subject.images.held_out_label
+    held_out = f"label_{label}" if isinstance(label, int) else "held_out_labels"
+    names = _names(settings.ood, {"in", *OUT_SETS, held_out})
     inside = first_normal(subject.images, settings.ood_images, settings.seed)
     result = SuiteResult(
         {
@@ -77,12 +81,15 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
     def scored(x: Tensor, what: str, number: int) -> dict[str, Tensor]:
         """Return all scores; every set has different indices, and so different noise."""
-        data = batches(x, settings.batch_size, subject.model.device, first=number * 10**6)
+        rows = ImageRows([x.numpy()], np.full(len(x), -1), np.arange(len(x)))
+        data = batches(rows, settings.batch_size, subject.model.device, first=number * 10**6)
         return score_pass(subject.model, data, what)
 
     own = scored(inside, "test images", 0)
     result.protocol["scores"] = {score: MEANINGS[score] for score in own}
-    for number, (name, meaning, x) in enumerate(_sets(subject, settings, inside, names), start=1):
+    for number, (name, meaning, x) in enumerate(
+        _sets(subject, settings, inside, [held_out, *names]), start=1
+    ):
         result.protocol["sets"][name] = meaning
         scores = scored(x, name, number)
         anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
@@ -105,24 +112,18 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
     return names
 
 
-def _held_out_name(subject: Subject) -> str:
-    """Return the name of the set of held-out rows."""
-    held_out = subject.images.held_out_label
-    return f"label_{held_out}" if isinstance(held_out, int) else "held_out_labels"
-
-
 def _sets(
     subject: Subject, settings: Settings, inside: Tensor, names: list[str]
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Iterate over name, description and images of every set."""
+    """Iterate over name, description and images of every set; ``names`` are of the sets from data."""
     for name, (meaning, change) in OUT_SETS.items():
         yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
     test = subject.images.test
     if test.anomaly is not None:
         x = test.subset(test.anomaly.numpy()).observations(slice(0, settings.ood_images))
-        yield _held_out_name(subject), f"the held-out label {subject.images.held_out_label}", x
+        yield names[0], f"the held-out label {subject.images.held_out_label}", x
     channels, size, _ = test.image_shape
-    for path, name in zip(settings.ood, names, strict=True):
+    for path, name in zip(settings.ood, names[1:], strict=True):
         found = open_images(path, image_size=size, channels=channels)
         chosen = chosen_rows(len(found), settings.ood_images, settings.seed)
         yield name, f"{path} ({found.split})", to_unit_range(torch.from_numpy(found.images[chosen]))

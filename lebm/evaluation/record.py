@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.evaluation.intervals import Interval, mean_interval
+from lebm.evaluation.intervals import LEVEL, Interval, mean_interval
 
 __all__ = ["FORMAT", "Figure", "SuiteResult", "beside", "merged", "read_evaluation"]
 
@@ -54,7 +54,7 @@ class Figure:
     def of(cls, name: str, interval: Interval, n: int, split: str, **details: Any) -> Figure:
         """Return a figure with an interval."""
         value, low, high = map(_finite, (interval.value, interval.low, interval.high))
-        return cls(name, value, low, high, interval.level, interval.method, n, split, details)
+        return cls(name, value, low, high, LEVEL, interval.method, n, split, details)
 
     @classmethod
     def mean(cls, name: str, values: Tensor, split: str, method: str = "", **details: Any) -> Figure:
@@ -108,10 +108,6 @@ class SuiteResult:
     skipped: str = ""
     wall_time_seconds: float = 0.0
     origin: dict[str, Any] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the result as plain values, as in the file."""
-        return asdict(self)
 
 
 def merged(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:

@@ -85,8 +85,7 @@ def reopen(
     module.foreign = not own
     if isinstance(module, ArrayData | ImageData) or limit is not None:
         module.limit_eval = limit
-    sentences = model.sentences if isinstance(module, TextData) and model is not None else None
-    if isinstance(module, TextData) and sentences is not None:
+    if isinstance(module, TextData) and model is not None and (sentences := model.sentences) is not None:
         module.vocabulary, module.max_length = sentences.vocabulary, sentences.generator.max_length
     return module
 

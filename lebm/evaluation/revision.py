@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ __all__ = ["reconstructions_after", "revision_suite"]
 SETS = 5
 
 
+@torch.no_grad()
 def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Measure samples of the generator and their revisions, and reconstructions with and without a chain.
 
@@ -65,11 +67,22 @@ def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
     if missing:
         return result
     result.protocol |= {"features_digest": extractor.digest, "features_note": extractor.note}
-    for figure, values in _distances(subject, settings, steps).items():
-        both = {**values, "gain": values["generator"] - values["revised"]}
-        for kind, of_sets in both.items():
-            interval = mean_interval(of_sets, method=f"Student's t over {SETS} sets")
-            result.figures.append(Figure.of(f"{figure}/{kind}", interval, n, split))
+    real, distances = real_features(subject, settings), defaultdict[str, list[float]](list)
+    mean, covariance = real.mean(dim=0), real.T.cov()
+    names = extractor.figure, kernel_name(extractor)
+    for number in range(SETS):
+        for kind, length in steps.items():
+            own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)
+            fake, _ = feature_rows(extractor, sample_batches(subject, own), "samples")
+            frechet = frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov())
+            distances[f"{names[0]}/{kind}"].append(float(frechet))
+            distances[f"{names[1]}/{kind}"].append(kernel_distance(real, fake, own.seed).value)
+    for name in names:
+        of_sets = {kind: torch.tensor(distances[f"{name}/{kind}"], dtype=torch.float64) for kind in steps}
+        of_sets["gain"] = of_sets["generator"] - of_sets["revised"]
+        for kind, values in of_sets.items():
+            interval = mean_interval(values, method=f"Student's t over {SETS} sets")
+            result.figures.append(Figure.of(f"{name}/{kind}", interval, n, split))
     return result
 
 
@@ -78,14 +91,9 @@ def reconstructions_after(
 ) -> dict[str, Tensor]:
     """Return :func:`~lebm.metrics.reconstruction_rows` after posterior chains of several lengths.
 
-    Args:
-        model: model of the chains.
-        x: images ``(B, C, H, W)`` in [-1, 1], in the model's precision.
-        index: row numbers ``(B,)``, which key the noise as in an evaluation step, equal for all lengths.
-        lengths: numbers of posterior transitions; 0 is the inference model alone.
-
-    Returns:
-        ``mse/steps0``, ``psnr/steps0``, ..., ``(B,)`` each.
+    ``x: (B, C, H, W)`` in [-1, 1] has the model's precision, and the row numbers ``index: (B,)`` key the
+    noise as in an evaluation step, equal for all lengths. The length 0 is the inference model alone. The
+    names are ``mse/steps0``, ``psnr/steps0``, ...
     """
     columns = {}
     for steps in lengths:
@@ -95,7 +103,6 @@ def reconstructions_after(
     return columns
 
 
-@torch.no_grad()
 def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
     """Return squared error, PSNR and SSIM of the test images, without and with the posterior chain."""
     model = subject.model
@@ -107,21 +114,3 @@ def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
     ]
     columns = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
     return [Figure.mean(name, column, "test") for name, column in columns.items()]
-
-
-@torch.no_grad()
-def _distances(subject: Subject, settings: Settings, steps: dict[str, int]) -> dict[str, dict[str, Tensor]]:
-    """Return every distance of every kind of samples, ``(SETS,)`` each."""
-    extractor, real = settings.extractor, real_features(subject, settings)
-    mean, covariance = real.mean(dim=0), real.T.cov()
-    name, kernel = extractor.figure, kernel_name(extractor)
-    empty = torch.zeros(SETS, dtype=torch.float64)
-    distances = {figure: {kind: empty.clone() for kind in steps} for figure in (name, kernel)}
-    for number in range(SETS):
-        for kind, length in steps.items():
-            own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)
-            fake, _ = feature_rows(extractor, sample_batches(subject, own), "samples")
-            frechet = frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov())
-            distances[name][kind][number] = frechet
-            distances[kernel][kind][number] = kernel_distance(real, fake, own.seed).value
-    return distances

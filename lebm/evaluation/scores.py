@@ -75,12 +75,8 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def score_pass(model: LatentModel, data: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Return the joined :func:`all_scores` of all batches, and their ``label`` if they have one."""
-    parts = (
-        all_scores(model, batch) | {name: batch[name].cpu() for name in ("label",) if name in batch}
-        for batch in data
-    )
-    return gathered(parts, what)
+    """Return the joined :func:`all_scores` of all batches."""
+    return gathered((all_scores(model, batch) for batch in data), what)
 
 
 def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tensor]:
@@ -117,14 +113,10 @@ def combined_parts(model: LatentModel, x: Tensor, **chain: Any) -> dict[str, Ten
 
 
 def combined(scores: Mapping[str, Tensor], normal: Mapping[str, Tensor]) -> Tensor:
-    """Return one score of the reconstruction and the prior, ``(N,)`` in nats.
+    """Return one score of the scores ``reconstruction`` and ``prior``, ``(N,)`` in nats.
 
-    Both are replaced by their :func:`~lebm.metrics.surprisal` among normal samples, because in ``log_joint``
-    hundreds of nats of squared errors outweigh a few nats of the prior.
-
-    Args:
-        scores: scores ``reconstruction`` and ``prior`` of :func:`score_pass`, ``(N,)`` each.
-        normal: these scores of training images, ``(M,)`` each.
+    Both are replaced by their :func:`~lebm.metrics.surprisal` among the same scores of ``normal`` images,
+    ``(M,)``, because in ``log_joint`` hundreds of nats of squared errors outweigh a few nats of the prior.
     """
     first, second = (surprisal(scores[name], normal[name]) for name in COMBINED)
     return first + second

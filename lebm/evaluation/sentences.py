@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,14 +13,15 @@ from lebm.data.rows import TextRows
 from lebm.errors import UserError
 from lebm.estimators.latent_model import HasPosterior, LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
-from lebm.evaluation.marginal_likelihood import LatentGaussian, annealing, log_marginal, model_log_z
+from lebm.evaluation.intervals import LEVEL
+from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.text_likelihood import (
     Budget,
-    LatentUse,
     SentenceLikelihood,
     diversity,
     language_model_perplexity,
+    latent_use,
 )
 from lebm.models.text_likelihood import PAD, CategoricalLikelihood
 from lebm.samplers.noise import Noise
@@ -31,15 +32,10 @@ FITTED_TO = 16  # posterior chains per sentence for the fit of a Gaussian
 
 
 def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikelihood:
-    """Return the likelihood of a model of sentences.
-
-    Raises:
-        UserError: if the model is not a model of sentences; the message names the part ``who`` that needs it.
-    """
-    likelihood = model.sentences
-    if likelihood is None:
+    """Return the likelihood of a model of sentences; reject other models for the part named ``who``."""
+    if model.sentences is None:
         raise UserError(f"{who} is for models of sentences, with a CategoricalLikelihood")
-    return likelihood
+    return model.sentences
 
 
 @dataclass
@@ -51,9 +47,6 @@ class LikelihoodBounds:
     every batch, then :meth:`compute`. Batches may be distributed over processes.
 
     Arguments are listed in :class:`lebm.callbacks.SentenceBounds`.
-
-    Attributes:
-        counts: number of sentences of each value; number of chains for log Z.
 
     Raises:
         ValueError: for a number out of range.
@@ -71,7 +64,6 @@ class LikelihoodBounds:
     prior_chains: int = 512
     prior_levels: int = 200
     seed: int = 0
-    counts: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         n = 1 if self.n is None else self.n
@@ -84,16 +76,12 @@ class LikelihoodBounds:
     @property
     def protocol(self) -> dict[str, Any]:
         """Settings and units, as plain values."""
-        settings = {option.name: getattr(self, option.name) for option in fields(self) if option.init}
-        return {**settings, "nll": "nats per sentence", "perplexity": "per token, <eos> included"}
+        return {**asdict(self), "nll": "nats per sentence", "perplexity": "per token, <eos> included"}
 
     def begin(self, model: LatentModel) -> None:
-        """Discard earlier batches, and estimate log Z of the model's prior.
+        """Discard earlier batches, and estimate log Z of the prior of a model with a posterior density.
 
         All processes use equal noise streams and so compute equal estimates.
-
-        Raises:
-            UserError: if the posterior density of the model cannot be differentiated.
         """
         if not isinstance(model, HasPosterior):
             raise UserError(
@@ -116,31 +104,22 @@ class LikelihoodBounds:
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # inference tensors have no gradients
             assert isinstance(model, HasPosterior)  # checked in begin
-            start, kernel = self._proposal(model, x, index), annealing(self.levels, model.device)
+            if self.start == "prior":
+                like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
+                start = LatentGaussian.standard(like)
+            else:
+                noise = Noise.samples(self.seed, "proposal", index=index)
+                z = model.encode(x.repeat_interleave(FITTED_TO, dim=0), generator=noise)
+                start = LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
             noise = Noise.samples(self.seed, "bounds", index=index)
-            estimate = log_marginal(model.posterior, x, start, kernel, self.chains, noise)
+            estimate = log_marginal(model.posterior, x, start, self.levels, self.chains, noise)
         self._metric.update(estimate, (x != PAD).sum(dim=1))
-
-    def _proposal(self, model: LatentModel, x: Tensor, index: Tensor) -> LatentGaussian:
-        if self.start == "prior":
-            like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
-            return LatentGaussian.standard(like)
-        noise = Noise.samples(self.seed, "proposal", index=index)
-        z = model.encode(x.repeat_interleave(FITTED_TO, dim=0), generator=noise)
-        return LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
 
     def compute(self) -> dict[str, float]:
         """Return ``nll``, ``perplexity``, ``log_z``, their ``_low`` and ``_high``, and ``least_ess``; a
         collective call.
         """
-        bounds = {name: float(value) for name, value in self._metric.compute().items()}
-        with self._metric.sync_context():
-            sentences = int(self._metric.sentences)
-        log_z = self._metric.log_z
-        ends = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
-        constant = {name: float(value) for name, value in ends.items()}
-        self.counts = dict.fromkeys(bounds, sentences) | dict.fromkeys(constant, self.prior_chains)
-        return {**bounds, **constant}
+        return {name: float(value) for name, value in self._metric.compute().items()}
 
 
 @dataclass
@@ -152,9 +131,6 @@ class SampleQuality:
     Call :meth:`begin`, then :meth:`update` for every batch, then :meth:`compute`, in one process only.
 
     Arguments are listed in :class:`lebm.callbacks.SentenceQuality`.
-
-    Attributes:
-        counts: number of (evaluated) sentences of each value.
 
     Raises:
         ValueError: for a number out of range.
@@ -170,7 +146,6 @@ class SampleQuality:
     steps: int = 500
     hidden: int = 128
     seed: int = 0
-    counts: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if min(self.n, self.compared) < 2 or min(self.steps, self.hidden) < 1:
@@ -184,9 +159,8 @@ class SampleQuality:
 
     def begin(self, model: LatentModel) -> None:
         """Discard earlier batches, and draw the samples."""
-        self._use = LatentUse(model.latent_dim).to(model.device)
         self._samples = model.sample(self.n, generator=Noise.shards(self.seed, "sentence quality"))
-        self._real: list[Tensor] = []
+        self._batches: list[tuple[Tensor, ...]] = []
 
     def update(self, model: LatentModel, x: Tensor, z: Tensor, index: Tensor) -> None:
         """Add a batch of sentences ``x: (B, T)`` with posterior samples ``z: (B, latent_dim)``.
@@ -196,9 +170,8 @@ class SampleQuality:
         other = model.encode(x, generator=model.sample_noise("second draw", index))
         likelihood = likelihood_of_sentences(model, "SentenceQuality").given(x)
         with torch.no_grad():
-            own, foreign = likelihood(z), likelihood(z.roll(1, 0))
-        self._use.update(z, other, own, foreign if len(x) > 1 else foreign[:0])
-        self._real.append(x)
+            gain = likelihood(z).double() - likelihood(z.roll(1, 0)).double()
+        self._batches.append((x, z, other, gain if len(x) > 1 else gain[:0]))
 
     def compute(self, model: LatentModel, train: TextRows) -> dict[str, float]:
         """Train the language models, the forward one on ``train``, and discard the batches.
@@ -210,28 +183,21 @@ class SampleQuality:
         """
         generator = likelihood_of_sentences(model, "SentenceQuality").generator
         size, length = generator.vocabulary_size, generator.max_length
-        test = torch.cat([_padded(x, length) for x in self._real])
+        sentences, first, second, gains = zip(*self._batches, strict=True)
+        test = torch.cat([_padded(x, length) for x in sentences])
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))[: self.n]
         learned = _padded(train.tokens(chosen.numpy()), length).to(model.device)
         # Equal numbers, because the share of distinct words falls with the number of sentences.
         compared = min(len(test), self.n)
-        variety, use = diversity(self._samples[:compared], self.compared), self._use.compute()
         real = diversity(test[:compared], self.compared)
         values = {
             "forward_perplexity": language_model_perplexity(learned, self._samples, size, self.budget),
             "reverse_perplexity": language_model_perplexity(self._samples, test, size, self.budget),
-            **variety,
+            **diversity(self._samples[:compared], self.compared),
             **{f"real_{name}": value for name, value in real.items()},
-            **{name: float(value) for name, value in use.items()},
+            **latent_use(first, second, gains),
         }
-        counts = {"forward_perplexity": len(self._samples), "reverse_perplexity": len(test)}
-        for name in variety:
-            count = min(compared, self.compared) if name == "self_bleu" else compared
-            counts[name] = counts[f"real_{name}"] = count
-        for name in use:
-            counts[name] = int(self._use.compared if name == "latent_nats" else self._use.count)
-        self.counts = counts
-        del self._use, self._real, self._samples
+        del self._batches, self._samples
         return values
 
 
@@ -239,13 +205,7 @@ def _padded(x: Tensor, length: int) -> Tensor:
     return pad(x, (0, length - x.shape[1]), value=PAD)
 
 
-ELSEWHERE = {
-    "log_z": "prior",
-    **dict.fromkeys(("forward_perplexity", "distinct_1", "distinct_2", "self_bleu"), "samples"),
-}
-"""Names of the samples of the metrics that do not use test sentences."""
-
-
+@torch.no_grad()
 def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     """Measure likelihood bounds, perplexities, diversity of samples, and use of the latents."""
     model, data = subject.model.eval(), subject.data
@@ -255,24 +215,33 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
         chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed
     )
     quality = SampleQuality(n=settings.n_samples, compared=min(200, settings.n_samples), seed=settings.seed)
-    with torch.no_grad():
-        bounds.begin(model)
-        quality.begin(model)
-        for number, batch in enumerate(data.test_dataloader()):
-            batch = {name: part.to(model.device) for name, part in batch.items()}
-            outputs = model.test_step(batch, number)
-            bounds.update(model, outputs["x"], batch["index"])
-            quality.update(model, outputs["x"], outputs["z"], batch["index"])
-        values = {**bounds.compute(), **quality.compute(model, data.train)}
-    counts = {**bounds.counts, **quality.counts}
+    sizes = []
+    bounds.begin(model)
+    quality.begin(model)
+    for number, batch in enumerate(data.test_dataloader()):
+        batch = {name: part.to(model.device) for name, part in batch.items()}
+        outputs = model.test_step(batch, number)
+        bounds.update(model, outputs["x"], batch["index"])
+        quality.update(model, outputs["x"], outputs["z"], batch["index"])
+        sizes.append(len(outputs["x"]))
+    values = {**bounds.compute(), **quality.compute(model, data.train)}
+    shown = min(sum(sizes), quality.n)
+    sources = {  # split and number of the values that are not of all test sentences
+        "log_z": ("prior", bounds.prior_chains),
+        "forward_perplexity": ("samples", quality.n),
+        **dict.fromkeys(("distinct_1", "distinct_2"), ("samples", shown)),
+        **dict.fromkeys(("real_distinct_1", "real_distinct_2"), ("test", shown)),
+        "self_bleu": ("samples", min(shown, quality.compared)),
+        "real_self_bleu": ("test", min(shown, quality.compared)),
+        "latent_nats": ("test", sum(size for size in sizes if size > 1)),
+    }
     protocols = {"SentenceBounds": bounds.protocol, "SentenceQuality": quality.protocol}
     result = SuiteResult({"name": "sentences", "seed": settings.seed, **protocols})
     for name, value in values.items():
         if name.endswith(("_low", "_high")):
             continue
         low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-        level, how = (None, "") if low is None else (0.95, "of the estimates")
-        result.figures.append(
-            Figure(name, value, low, high, level, how, counts[name], ELSEWHERE.get(name, "test"))
-        )
+        level, how = (None, "") if low is None else (LEVEL, "of the estimates")
+        split, count = sources.get(name, ("test", sum(sizes)))
+        result.figures.append(Figure(name, value, low, high, level, how, count, split))
     return result

@@ -13,10 +13,10 @@ _TAIL = 0.05
 def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
     """Return the ranking metrics of an anomaly score, with anomalies as positives.
 
-    - ``auroc``: area under the receiver operating characteristic. - ``auprc``: average precision, a step-wise
-    sum. - ``auprc_trapezoid``: trapezoidal area under the same curve, as reported in the papers, which is too
-    large if scores are tied. - ``base_rate``: share of anomalies, which is the ``auprc`` of a random score. -
-    ``auprc_lowest``: see :func:`lowest_average_precision`.
+    ``auroc`` is the area under the receiver operating characteristic, ``auprc`` average precision, a
+    step-wise sum, and ``auprc_trapezoid`` the trapezoidal area under the same curve, as reported in the
+    papers, which is too large if scores are tied. ``base_rate`` is the share of anomalies, which is the
+    ``auprc`` of a random score, and ``auprc_lowest`` is :func:`lowest_average_precision`.
 
     Args:
         score: finite scores ``(N,)``, high for anomalies.

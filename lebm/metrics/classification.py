@@ -40,11 +40,9 @@ def classify(
         >>> classify((features, labels), (features, labels))
         1.0
     """
-    if not len(test[0]) or len(test[0]) != len(test[1]):
-        raise ValueError(
-            f"a classifier needs as many labels as features, at least one, not {len(test[1])} for"
-            f" {len(test[0])}"
-        )
+    rows, labels = map(len, test)
+    if not rows or rows != labels:
+        raise ValueError(f"a test needs as many labels as features, at least one, not {labels} for {rows}")
     classes = max(2, 1 + int(max(train[1].max(), test[1].max()))) if len(train[1]) else None
     net = LatentClassifier.fit(*train, classes=classes, hidden=hidden, epochs=epochs, seed=seed)
     with torch.no_grad():
@@ -52,17 +50,12 @@ def classify(
     return float((answers == test[1].to(answers.device)).double().mean())
 
 
-def layer_divergences(q: DiagonalGaussian, p: DiagonalGaussian, layout: LatentLayout) -> Tensor:
-    """Return ``KL(q || p)`` of each layer in nats, ``(B, L)``, for Gaussians of ``layout.latent_dim``."""
-    return layout.sums(q.divergences(p))
-
-
 def latent_attack(
     encoder: Callable[[Tensor], DiagonalGaussian],
     x: Tensor,
     target: Tensor,
     layout: LatentLayout,
-    layer: int | None = None,
+    layer: int,
     *,
     radius: float = 0.2,
     steps: int = 50,
@@ -78,7 +71,7 @@ def latent_attack(
         x: images ``(B, *x)`` in [-1, 1].
         target: other images :math:`x_t`, ``(B, *x)``.
         layout: layers of the latent.
-        layer: attacked layer, 0 nearest to the data; all layers if ``None``.
+        layer: attacked layer, 0 nearest to the data.
         radius: largest change r of a pixel, in the units of ``x``.
         steps: number of gradient steps.
 
@@ -92,8 +85,8 @@ def latent_attack(
         attacked = x
         for _ in range(steps):
             state = attacked.detach().requires_grad_(True)
-            each = layer_divergences(encoder(state), wanted, layout)
-            (slope,) = torch.autograd.grad((each if layer is None else each[:, layer]).sum(), state)
+            divergence = layout.sums(encoder(state).divergences(wanted))[:, layer]
+            (slope,) = torch.autograd.grad(divergence.sum(), state)
             moved = attacked.detach() - 2.5 * radius / steps * slope.sign()
             attacked = torch.minimum(torch.maximum(moved, x - radius), x + radius).clamp(-1, 1)
     return attacked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +28,13 @@ class FeaturesUnavailableError(RuntimeError):
     """
 
 
-class FeatureExtractor(nn.Module, Component, ABC):
+class FeatureExtractor(nn.Module, Component):
     """Base class of the extractors, which map images ``(B, C, H, W)`` in [-1, 1] to features ``(B, d)``.
+
+    Attributes:
+        figure: name of the distance in these features; ``"fid"`` only for the features that define FID.
+        note: a remark beside the distance; empty by default.
+        digest: first digits of the SHA-256 of the weights; empty if the arguments identify the extractor.
 
     Example:
         >>> import torch
@@ -42,20 +46,9 @@ class FeatureExtractor(nn.Module, Component, ABC):
         torch.Size([5, 3])
     """
 
-    @property
-    @abstractmethod
-    def figure(self) -> str:
-        """Name of the distance in these features; ``"fid"`` only for the features that define FID."""
-
-    @property
-    def note(self) -> str:
-        """A remark beside the distance; empty by default."""
-        return ""
-
-    @property
-    def digest(self) -> str:
-        """First digits of the SHA-256 of the weights; empty if the arguments identify the extractor."""
-        return ""
+    figure: str
+    note: str = ""
+    digest: str = ""
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return features ``(B, d)``, and logits ``(B, classes)`` of a classifier or ``None``."""
@@ -91,10 +84,7 @@ class FlatFeatures(FeatureExtractor):
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         self.size = size
-
-    @property
-    def figure(self) -> str:
-        return f"frechet_distance/pixels{self.size}"
+        self.figure = f"frechet_distance/pixels{size}"
 
     def forward(self, x: Tensor) -> Tensor:
         return adaptive_avg_pool2d(x, self.size).flatten(1)
@@ -130,8 +120,7 @@ class InceptionFeatures(FeatureExtractor):
         self.weights_path = weights_path
         self.num_features = num_features
         self._network: nn.Module | None = None
-        self._digest = _PUBLISHED_WEIGHTS
-        self._repeated = False
+        self._identify(_PUBLISHED_WEIGHTS)
 
     @staticmethod
     def default_weights() -> Path:
@@ -141,20 +130,13 @@ class InceptionFeatures(FeatureExtractor):
 
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
 
-    @property
-    def figure(self) -> str:
-        if self._digest == _PUBLISHED_WEIGHTS and self.num_features == 2048:
-            return "fid"
+    def _identify(self, digest: str) -> None:
         layer = "" if self.num_features == 2048 else str(self.num_features)
-        return f"frechet_distance/inception{layer}-{self._digest}"
-
-    @property
-    def note(self) -> str:
-        return "grey images repeated to three channels" if self._repeated else ""
-
-    @property
-    def digest(self) -> str:
-        return self._digest
+        published = digest == _PUBLISHED_WEIGHTS and not layer
+        self.digest, self.figure = (
+            digest,
+            "fid" if published else f"frechet_distance/inception{layer}-{digest}",
+        )
 
     def prepare(self) -> None:
         if self._network is not None:
@@ -188,7 +170,14 @@ class InceptionFeatures(FeatureExtractor):
         need("torch_fidelity", "the Inception network")
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        digest = _check_weights(path)
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file (Inception weights)")
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"{path}: not a file of plain tensors, so it is not opened (Inception weights)"
+            ) from error
         layers = [str(self.num_features), "logits_unbiased"]
         try:
             with torch.inference_mode(False):
@@ -199,7 +188,8 @@ class InceptionFeatures(FeatureExtractor):
             raise UserError(
                 f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})"
             ) from error
-        self._network, self._digest = network, digest
+        self._network = network
+        self._identify(sha256(Path(path))[:8])
 
     def forward(self, x: Tensor) -> Tensor:
         return self._layers(x, 1)[0]
@@ -213,7 +203,7 @@ class InceptionFeatures(FeatureExtractor):
         if self._network is None:
             raise RuntimeError("call prepare() first")
         if x.shape[1] == 1:
-            self._repeated = True
+            self.note = "grey images repeated to three channels"
             x = x.expand(-1, 3, -1, -1)
         if not x.shape[0]:
             return (x.new_zeros(0, self.num_features), x.new_zeros(0, 1008))[:count]
@@ -229,20 +219,6 @@ class InceptionFeatures(FeatureExtractor):
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-
-def _check_weights(path: str) -> str:
-    """Return the first digits of a weight file's digest; reject files that hold more than plain tensors."""
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{path}: no such file (Inception weights)")
-    try:
-        torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a file of plain tensors, so it is not opened (Inception weights)"
-        ) from error
-    return sha256(file)[:8]
 
 
 DIGIT_WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
@@ -287,14 +263,8 @@ class DigitFeatures(FeatureExtractor):
     def __init__(self) -> None:
         super().__init__()
         self._network: nn.Sequential | None = None
-
-    @property
-    def digest(self) -> str:
-        return sha256(DIGIT_WEIGHTS)[:16]
-
-    @property
-    def note(self) -> str:
-        return f"features of the digit network that ships with lebm, SHA-256 {self.digest}"
+        self.digest = sha256(DIGIT_WEIGHTS)[:16]
+        self.note = f"features of the digit network that ships with lebm, SHA-256 {self.digest}"
 
     def prepare(self) -> None:
         if self._network is None:
@@ -307,7 +277,12 @@ class DigitFeatures(FeatureExtractor):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features ``(B, 64)`` of images ``(B, C, H, W)`` in [-1, 1]; ``B`` may be zero."""
-        return self._layers(x)[:-2](self._grey(x))
+        if x.dim() != 4:
+            raise ValueError(f"digit features need images (B, C, H, W), not {tuple(x.shape)}")
+        x = x.float().mean(dim=1, keepdim=True)
+        if x.shape[-2:] != (SIZE, SIZE) and x.shape[0]:
+            x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)
+        return self._layers(x)[:-2](x.reshape(x.shape[0], 1, SIZE, SIZE))
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         features = self(x)
@@ -317,11 +292,3 @@ class DigitFeatures(FeatureExtractor):
         self.prepare()
         assert self._network is not None
         return self._network.to(x.device)
-
-    def _grey(self, x: Tensor) -> Tensor:
-        if x.dim() != 4:
-            raise ValueError(f"digit features need images (B, C, H, W), not {tuple(x.shape)}")
-        x = x.float().mean(dim=1, keepdim=True)
-        if x.shape[-2:] != (SIZE, SIZE) and x.shape[0]:
-            x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)
-        return x.reshape(x.shape[0], 1, SIZE, SIZE)

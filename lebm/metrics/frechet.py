@@ -58,18 +58,15 @@ class FrechetDistance(Metric):
         2.0
     """
 
-    higher_is_better = False
-    is_differentiable = False
     full_state_update = False
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        shapes = {"sum": (num_features,), "outer": (num_features, num_features)}
+        shapes = {"sum": (num_features,), "outer": (num_features, num_features), "count": ()}
         for name in ("real", "fake"):
             for part, shape in shapes.items():
                 zeros = torch.zeros(shape, dtype=torch.float64)
                 self.add_state(f"{name}_{part}", zeros, dist_reduce_fx="sum")
-            self.add_state(f"{name}_count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, features: Tensor, real: bool) -> None:
         """Add features ``(B, d)``, finite; ``B`` may be zero."""
@@ -136,14 +133,12 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
         {'precision': 1.0, 'recall': 1.0, 'density': 1.04, 'coverage': 0.94}
     """
     if k < 1 or min(len(real), len(fake)) <= k:
-        raise ValueError(
-            f"k = {k} must be at least 1 and needs more than {k} samples of each kind, not {len(real)} and"
-            f" {len(fake)}"
-        )
+        raise ValueError(f"k = {k} must be at least 1 and below both {len(real)} and {len(fake)} samples")
     real_radius, fake_radius = _radius(real, k), _radius(fake, k)
     inside = torch.zeros(len(fake), dtype=torch.long, device=real.device)
     recalled, nearest = [], []
-    for rows, radius in zip(real.split(_rows(len(fake))), real_radius.split(_rows(len(fake))), strict=True):
+    size = max(1, _CELLS // len(fake))
+    for rows, radius in zip(real.split(size), real_radius.split(size), strict=True):
         distance = torch.cdist(rows, fake)
         inside += (distance <= radius[:, None]).sum(dim=0)
         recalled.append((distance <= fake_radius).any(dim=1))
@@ -156,13 +151,10 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
     }
 
 
-def _rows(columns: int) -> int:
-    return max(1, _CELLS // columns)
-
-
 def _radius(x: Tensor, k: int) -> Tensor:
     """Return the distance to the k-th neighbour, without the point itself, ``(n,)``."""
-    return torch.cat([torch.cdist(rows, x).kthvalue(k + 1, dim=1).values for rows in x.split(_rows(len(x)))])
+    parts = x.split(max(1, _CELLS // len(x)))
+    return torch.cat([torch.cdist(rows, x).kthvalue(k + 1, dim=1).values for rows in parts])
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -> Tensor:
@@ -192,19 +184,13 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -
         >>> maximum_mean_discrepancy(a, b, width=1.0)  # 2 - 2 / e
         tensor(1.2642)
     """
-    if a.shape[0] < 2 or b.shape[0] < 2:
-        raise ValueError(
-            f"a discrepancy needs at least two points of each kind, not {a.shape[0]} and {b.shape[0]}"
-        )
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"a discrepancy needs at least two points of each kind, not {len(a)} and {len(b)}")
     if width is None:
         width = float(torch.pdist(b).median().clamp_min(1e-12))
 
-    def kernel(distance: Tensor) -> Tensor:
-        return (-0.5 * (distance / width).square()).exp()
+    def kernel(u: Tensor, v: Tensor) -> Tensor:
+        return (-0.5 * (torch.cdist(u, v) / width).square()).exp()
 
-    def between_different(distance: Tensor) -> Tensor:
-        n = distance.shape[0]
-        return (kernel(distance).sum() - n) / (n * (n - 1))
-
-    within = between_different(torch.cdist(a, a)) + between_different(torch.cdist(b, b))
-    return within - 2 * kernel(torch.cdist(a, b)).mean()
+    within = [(kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1)) for x in (a, b)]
+    return within[0] + within[1] - 2 * kernel(a, b).mean()

@@ -99,10 +99,7 @@ class RowCollector(Metric):
             UserError: if a column is missing.
         """
         if missing := [name for name in self.columns if name not in rows]:
-            raise UserError(
-                f"RowCollector.update needs the columns {', '.join(self.columns)};"
-                f" {', '.join(missing)} is missing"
-            )
+            raise UserError(f"RowCollector.update lacks the columns {', '.join(missing)}")
         for name in self.columns:
             getattr(self, f"rows_{name}").append(rows[name].detach())
 

@@ -16,7 +16,7 @@ from lebm.models.sequence_generators import RecurrentGenerator
 from lebm.models.text_likelihood import END, PAD, CategoricalLikelihood
 from lebm.samplers.annealed import LogZ
 
-__all__ = ["Budget", "LatentUse", "SentenceLikelihood", "diversity", "language_model_perplexity", "self_bleu"]
+__all__ = ["Budget", "SentenceLikelihood", "diversity", "language_model_perplexity", "latent_use"]
 
 QUANTILE = NormalDist().inv_cdf(0.975)
 
@@ -71,8 +71,8 @@ class SentenceLikelihood(Metric):
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``nll`` and ``perplexity``, each also with ``_low`` and ``_high``, and ``least_ess`` over
-        sentences.
+        """Return ``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and
+        ``least_ess`` over sentences.
         """
         log_z = self.log_z
         middle = log_z.estimate.to(self.total) - self.total / self.sentences
@@ -84,7 +84,8 @@ class SentenceLikelihood(Metric):
         perplexity = {
             name.replace("nll", "perplexity"): (value * per_token).exp() for name, value in nll.items()
         }
-        return {**nll, **perplexity, "least_ess": self.worst}
+        constant = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
+        return {**nll, **perplexity, "least_ess": self.worst, **constant}
 
 
 @dataclass(frozen=True)
@@ -169,38 +170,13 @@ def language_model_perplexity(
     return math.exp(surprise / max(1, int((judged != PAD).sum())))
 
 
-def self_bleu(sentences: Sequence[Sequence[int]], n: int = 4) -> float:
-    """Return the corpus BLEU of each sentence with all others as references (Zhu et al. 2018).
-
-    Args:
-        sentences: token numbers of at least two sentences. Time grows with the square of their number.
-        n: longest n-gram.
-
-    Returns:
-        A number in [0, 1], high for sentences that repeat each other.
-
-    Raises:
-        ValueError: for fewer than two sentences.
-
-    Example:
-        >>> from lebm.metrics.text_likelihood import self_bleu
-        >>> round(self_bleu([[4, 5, 6, 7], [4, 5, 6, 7]]), 3), self_bleu([[4, 5, 6, 7], [8, 9, 10, 11]])
-        (1.0, 0.0)
-    """
-    if len(sentences) < 2:
-        raise ValueError(
-            f"self-BLEU compares sentences with each other: give at least two, not {len(sentences)}"
-        )
-    texts = [" ".join(map(str, sentence)) for sentence in sentences]
-    others = [[*texts[:row], *texts[row + 1 :]] for row in range(len(texts))]
-    return float(bleu_score(texts, others, n_gram=n))
-
-
 def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
     """Return ``distinct_1``, ``distinct_2`` and ``self_bleu`` of sentences ``x``, ``(N, T)``.
 
     ``distinct_n`` is the share of distinct n-grams among all n-grams of all sentences (Li et al. 2016), 0
-    without n-grams. :func:`self_bleu` uses the first ``compared`` sentences.
+    without n-grams. ``self_bleu`` is the corpus BLEU of each of the first ``compared`` sentences with all
+    others as references (Zhu et al. 2018), in [0, 1], high for sentences that repeat each other. Its time
+    grows with the square of ``compared``.
 
     Raises:
         ValueError: for fewer than two sentences.
@@ -214,70 +190,47 @@ def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
     sentences = [[token for token in row if token not in (PAD, END)] for row in x.tolist()]
     values = {}
     for n in (1, 2):
-        starts = [(row, start) for row in sentences for start in range(len(row) - n + 1)]
-        grams = [tuple(row[start : start + n]) for row, start in starts]
+        grams = [tuple(row[start : start + n]) for row in sentences for start in range(len(row) - n + 1)]
         values[f"distinct_{n}"] = len(set(grams)) / len(grams) if grams else 0.0
-    return {**values, "self_bleu": self_bleu(sentences[:compared])}
+    texts = [" ".join(map(str, sentence)) for sentence in sentences[:compared]]
+    if len(texts) < 2:
+        raise ValueError(f"self-BLEU compares sentences with each other: give at least two, not {len(texts)}")
+    others = [[*texts[:row], *texts[row + 1 :]] for row in range(len(texts))]
+    return {**values, "self_bleu": float(bleu_score(texts, others))}
 
 
-class LatentUse(Metric):
-    r"""Number of active coordinates, and the gain of the generator from the latent in nats.
+def latent_use(
+    first: Sequence[Tensor], second: Sequence[Tensor], gains: Sequence[Tensor], threshold: float = 0.01
+) -> dict[str, float]:
+    r"""Return the number of active coordinates, and the gain of the generator from the latent in nats.
 
     For two independent posterior samples ``z, z'`` of every observation, the covariance over observations is
     :math:`\mathrm{Var}_x(E[z \mid x])`. ``active_units`` counts the coordinates where it exceeds a threshold
     (Burda et al. 2016), and ``posterior_mean_variance`` is its mean over coordinates.
 
-    ``latent_nats`` is :math:`E[\log p(x \mid z) - \log p(x \mid z^*)]`, where :math:`z^*` is the latent of
-    another observation. It is near 0 if the generator ignores its latent (posterior collapse).
+    ``latent_nats`` is the mean of :math:`\log p(x \mid z) - \log p(x \mid z^*)`, where :math:`z^*` is the
+    latent of another observation. It is near 0 if the generator ignores its latent (posterior collapse).
 
     Args:
-        latent_dim: number of latent coordinates.
+        first: posterior samples ``(B, d)`` of each batch.
+        second: independent second samples of the same shapes.
+        gains: gains ``(B,)`` of each batch, in float64; empty for an observation that is alone in its batch.
         threshold: smallest variance of an active coordinate.
 
     Example:
         >>> import torch
-        >>> from lebm.metrics.text_likelihood import LatentUse
-        >>> use = LatentUse(latent_dim=2)
+        >>> from lebm.metrics.text_likelihood import latent_use
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # the second coordinate ignores the observation
-        >>> use.update(z, z, own=torch.zeros(2), foreign=torch.full((2,), -3.0))
-        >>> {name: float(value) for name, value in use.compute().items()}
+        >>> latent_use([z], [z], [torch.tensor([3.0, 3.0])])
         {'active_units': 1.0, 'posterior_mean_variance': 0.5, 'latent_nats': 3.0}
     """
-
-    full_state_update = False
-    count: Tensor
-    first: Tensor
-    second: Tensor
-    product: Tensor
-    gain: Tensor
-    compared: Tensor
-
-    def __init__(self, latent_dim: int, threshold: float = 0.01) -> None:
-        super().__init__()
-        self.threshold = threshold
-        for name in ("first", "second", "product"):
-            self.add_state(name, torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
-        for name in ("count", "gain", "compared"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, z: Tensor, other: Tensor, own: Tensor, foreign: Tensor) -> None:
-        """Add two posterior samples ``(B, d)`` per observation, and ``log p(x | z)`` and ``log p(x | z*)``.
-
-        ``own`` and ``foreign`` are ``(B,)``; ``foreign`` is empty if the batch has a single observation.
-        """
-        z, other = z.double(), other.double()
-        self.count = self.count + len(z)
-        self.first = self.first + z.sum(dim=0)
-        self.second = self.second + other.sum(dim=0)
-        self.product = self.product + (z * other).sum(dim=0)
-        if len(foreign):
-            self.gain = self.gain + (own.double() - foreign.double()).sum()
-            self.compared = self.compared + len(foreign)
-
-    def compute(self) -> dict[str, Tensor]:
-        covariance = self.product / self.count - (self.first / self.count) * (self.second / self.count)
-        return {
-            "active_units": (covariance > self.threshold).sum().double(),
-            "posterior_mean_variance": covariance.mean(),
-            "latent_nats": self.gain / self.compared.clamp_min(1),
-        }
+    count, compared = sum(map(len, first)), sum(map(len, gains))
+    zero = torch.zeros_like(first[0][0], dtype=torch.float64)
+    products = sum(((a.double() * b.double()).sum(dim=0) for a, b in zip(first, second, strict=True)), zero)
+    means = [sum((z.double().sum(dim=0) for z in draws), zero) / count for draws in (first, second)]
+    covariance = products / count - means[0] * means[1]
+    return {
+        "active_units": float((covariance > threshold).sum()),
+        "posterior_mean_variance": float(covariance.mean()),
+        "latent_nats": float(sum(gain.sum() for gain in gains)) / max(1, compared),
+    }

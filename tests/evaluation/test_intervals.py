@@ -51,9 +51,9 @@ def _covers(share: float, level: float, trials: int) -> bool:
 def test_bootstrap_intervals_of_rankings_cover_at_their_level(
     positives: int, negatives: int, shift: float
 ) -> None:
-    trials, level = 300, 0.9
-    hits = _hits(positives, negatives, shift, trials, level)
-    assert all(_covers(count / trials, level, trials) for count in hits.values()), hits
+    trials = 300
+    hits = _hits(positives, negatives, shift, trials)
+    assert all(_covers(count / trials, 0.95, trials) for count in hits.values()), hits
 
 
 @pytest.mark.parametrize(
@@ -63,20 +63,18 @@ def test_intervals_of_nearly_perfect_rankings_cover_at_their_level_or_above(
     positives: int, negatives: int, shift: float
 ) -> None:
     """Areas of .95 to .998, where many a resample is perfect and percentiles alone cover 82 to 90 %."""
-    trials, level = 200, 0.95
-    hits = _hits(positives, negatives, shift, trials, level)
-    slack = 3 * math.sqrt(level * (1 - level) / trials) + 0.01
-    assert all(hits[name] / trials > level - slack for name in ("auroc", "auprc")), hits
+    trials = 200
+    hits = _hits(positives, negatives, shift, trials)
+    slack = 3 * math.sqrt(0.95 * 0.05 / trials) + 0.01
+    assert all(hits[name] / trials > 0.95 - slack for name in ("auroc", "auprc")), hits
 
 
-def _hits(positives: int, negatives: int, shift: float, trials: int, level: float) -> dict[str, int]:
+def _hits(positives: int, negatives: int, shift: float, trials: int) -> dict[str, int]:
     """How often the intervals of fresh samples hold the truth."""
     generator, truth = source(), _truth(positives / (positives + negatives), shift)
     hits = dict.fromkeys(truth, 0)
     for trial in range(trials):
-        found = ranking_intervals(
-            *_scores(positives, negatives, shift, generator), resamples=200, seed=trial, level=level
-        )
+        found = ranking_intervals(*_scores(positives, negatives, shift, generator), resamples=200, seed=trial)
         for name, interval in found.items():
             hits[name] += interval.low < truth[name] < interval.high
     return hits

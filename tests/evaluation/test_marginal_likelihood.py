@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lebm.evaluation.marginal_likelihood import LatentGaussian, bits_per_dimension, log_marginal, prior_log_z
+from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, prior_log_z
 from lebm.models import EnergyPrior, GaussianLikelihood
-from lebm.samplers import HMC, MALA, AnnealedImportanceSampling
+from lebm.samplers import HMC
 from tests.estimators.linear_gaussian import LinearGenerator, QuadraticEnergy, marginal, posterior
 
 SIGMA, IMAGES, CHAINS = 0.5, 10, 16
@@ -53,10 +53,6 @@ class Truth:
         return means + noise @ torch.linalg.cholesky(shared).T
 
 
-def annealing(levels: int) -> AnnealedImportanceSampling:
-    return AnnealedImportanceSampling(HMC(1, 0.3, leapfrog_steps=3), levels=levels)
-
-
 @pytest.mark.parametrize("d", [2, 10, 50])
 def test_the_closed_form_lies_between_the_bounds(d: int) -> None:
     """Each bound is on its own side of the truth, or as near to it as its error: the start is a Gaussian, as
@@ -65,12 +61,10 @@ def test_the_closed_form_lies_between_the_bounds(d: int) -> None:
     truth = Truth(d)
     start = LatentGaussian.fitted(truth.posterior_draws(400, seed=3), widen=2.0)
     exact = truth.posterior_draws(CHAINS, seed=4).transpose(0, 1)
-    importance = log_marginal(truth.joint, truth.x, start, annealing(1), CHAINS, source(1))
-    below = log_marginal(truth.joint, truth.x, start, annealing(20), CHAINS, source(2))
-    above = log_marginal(truth.joint, truth.x, start, annealing(20), CHAINS, source(3), posterior=exact)
-    log_z, _ = prior_log_z(
-        truth.prior, annealing(40 + 4 * d), 64, source(5), long_run=truth.mean.expand(64, -1)
-    )
+    importance = log_marginal(truth.joint, truth.x, start, 1, CHAINS, source(1))
+    below = log_marginal(truth.joint, truth.x, start, 20, CHAINS, source(2))
+    above = log_marginal(truth.joint, truth.x, start, 20, CHAINS, source(3), posterior=exact)
+    log_z, _ = prior_log_z(truth.prior, 40 + 4 * d, truth.mean.expand(64, -1), source(5))
     error = float(log_z.high - log_z.low) / 4  # one standard error, about
     for bound, side in ((importance, -1), (below, -1), (above, 1)):
         gap = bound.estimate - log_z.estimate - truth.log_p
@@ -87,10 +81,8 @@ def test_more_levels_close_the_gap_and_the_start_does_not_matter() -> None:
     exact = truth.posterior_draws(CHAINS, seed=4).transpose(0, 1)
     gaps = []
     for levels in (5, 40):
-        below = log_marginal(truth.joint, truth.x, wide, annealing(levels), CHAINS, source(1))
-        above = log_marginal(
-            truth.joint, truth.x, wide, annealing(levels), CHAINS, source(2), posterior=exact
-        )
+        below = log_marginal(truth.joint, truth.x, wide, levels, CHAINS, source(1))
+        above = log_marginal(truth.joint, truth.x, wide, levels, CHAINS, source(2), posterior=exact)
         gaps.append(float((above.estimate - below.estimate).mean()))
         assert below.estimate.mean() - truth.log_z < truth.log_p.mean() < above.estimate.mean() - truth.log_z
     assert gaps[0] > 2 * gaps[1] > 0
@@ -102,7 +94,7 @@ def test_a_wrong_model_is_not_bracketed() -> None:
     other = GaussianLikelihood(truth.likelihood.generator, 2 * SIGMA)
     joint = lambda x: lambda z: other.log_prob(x, z) + truth.prior.log_density(z)  # noqa: E731
     start = LatentGaussian.fitted(truth.posterior_draws(100))
-    found = log_marginal(joint, truth.x, start, annealing(20), CHAINS, source())
+    found = log_marginal(joint, truth.x, start, 20, CHAINS, source())
     assert abs(float((found.estimate - truth.log_z - truth.log_p).mean())) > 0.3
 
 
@@ -116,8 +108,8 @@ def test_no_process_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "all_reduce", waiting)
     truth = Truth(2)
     start = LatentGaussian.located(truth.joint, truth.x, truth.posterior_draws(3), source())
-    log_marginal(truth.joint, truth.x, start, annealing(2), 2, source())
-    prior_log_z(truth.prior, annealing(2), 4, source(), long_run=torch.zeros(4, 2).double())
+    log_marginal(truth.joint, truth.x, start, 2, 2, source())
+    prior_log_z(truth.prior, 2, torch.zeros(4, 2).double(), source())
     with pytest.raises(AssertionError, match="a collective call"):
         HMC(1, 0.3, leapfrog_steps=3).warm_up(truth.prior.target(), torch.zeros(4, 2).double(), source())
 
@@ -126,7 +118,7 @@ def test_log_z_from_both_sides() -> None:
     truth = Truth(10)
     prior = torch.distributions.MultivariateNormal(truth.mean, truth.covariance)
     torch.manual_seed(0)
-    below, above = prior_log_z(truth.prior, annealing(30), 200, source(), long_run=prior.sample((200,)))
+    below, above = prior_log_z(truth.prior, 30, prior.sample((200,)), source())
     assert float(below.low) < truth.log_z < float(above.high)
     assert float(above.high - below.low) < 0.5
 
@@ -146,17 +138,10 @@ def test_the_fitted_gaussian_is_the_draws_own() -> None:
     assert torch.isfinite(few.factor).all()
 
 
-def test_bits_of_a_uniform_density_are_eight() -> None:
-    """Density 1/2 a pixel on [-1, 1] is 255 bins of 1/255: almost 256 levels, almost 8 bits."""
-    assert bits_per_dimension(-100 * math.log(2), 100) == pytest.approx(math.log2(255))
-
-
 def test_one_level_is_importance_sampling_with_the_gaussian() -> None:
     truth = Truth(2)
     start = LatentGaussian.fitted(truth.posterior_draws(50))
-    found = log_marginal(
-        truth.joint, truth.x, start, AnnealedImportanceSampling(MALA(1, 0.1), 1), 5, source(7)
-    )
+    found = log_marginal(truth.joint, truth.x, start, 1, 5, source(7))
     z = start.repeated(5).place(torch.randn(IMAGES * 5, 2, generator=source(7), dtype=torch.float64))
     rows = truth.x.repeat_interleave(5, 0)
     proposal = torch.distributions.MultivariateNormal(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from lebm.evaluation.record import FORMAT, Figure, SuiteResult, beside, merged, 
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    figure = Figure.of("auroc", Interval(0.7, 0.6, 0.8, 0.95, "bootstrap"), 100, "test", base_rate=0.3)
+    figure = Figure.of("auroc", Interval(0.7, 0.6, 0.8, "bootstrap"), 100, "test", base_rate=0.3)
     suite = SuiteResult(
         {"name": "held-out label"}, [figure], wall_time_seconds=1.0, origin={"command": "lebm"}
-    ).plain()
+    )
     head = {
         "run": "r",
         "checkpoint": "c",
@@ -27,14 +28,14 @@ def content(**changes: Any) -> dict[str, Any]:
         "method": "M",
         "seed": 0,
     }
-    return {"lebm_evaluation": FORMAT, **head, "suites": {"anomaly": suite}, **changes}
+    return {"lebm_evaluation": FORMAT, **head, "suites": {"anomaly": asdict(suite)}, **changes}
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
     file = tmp_path / "evaluation.json"
     file.write_text(json.dumps(content()))
     assert read_evaluation(file) == content()
-    assert Figure.of("x", Interval(math.nan, math.inf, 1.0, 0.95, ""), 3, "test").value is None
+    assert Figure.of("x", Interval(math.nan, math.inf, 1.0, ""), 3, "test").value is None
 
 
 def test_suites_of_the_same_weights_are_kept() -> None:

@@ -82,10 +82,12 @@ def test_the_suite_scores_networks_and_revisions_apart(run: Path) -> None:
     assert result.protocol["image_steps"] == {"generator": 0, "revised": 2}
     real, drawn = FlatFeatures(2)(x).double(), []
     with torch.no_grad():
-        from lebm.evaluation.draws import sample_chunks
+        from lebm.evaluation.image import sample_chunks
 
         drawn = [
-            FlatFeatures(2)(next(sample_chunks(estimator, 100, 2 + 1000 * number, steps=0))[1]).double()
+            FlatFeatures(2)(
+                next(sample_chunks(estimator, 100, 2 + 1000 * number, (1, 28, 28), steps=0))[1]
+            ).double()
             for number in range(5)
         ]
     by_hand = [

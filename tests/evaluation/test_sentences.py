@@ -21,7 +21,7 @@ def test_figures_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     lines = [f"{a} {b} runs" for a in ("the", "one", "a") for b in ("cat", "dog", "cow")]
     for name in ("train", "test"):
         (folder / f"{name}.txt").write_text("\n".join(lines))
-    data = TextData(str(folder), vocabulary_size=12, max_length=6, batch_size=3)
+    data = TextData(str(folder), vocabulary_size=12, max_length=6, batch_size=4)
     data.setup()
     model = sentence_model(2)
     model.likelihood.vocabulary = data.vocabulary
@@ -47,6 +47,8 @@ def test_figures_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (found["reverse_perplexity"].n, found["reverse_perplexity"].split) == (9, "test")
     assert (found["self_bleu"].n, found["self_bleu"].split) == (9, "samples")
     assert (found["active_units"].n, found["active_units"].split) == (9, "test")
+    assert (found["real_distinct_1"].n, found["real_distinct_1"].split) == (9, "test")
+    assert found["latent_nats"].n == 8, "a batch of one sentence has no other latent"
     assert found["self_bleu"].low is None
     callbacks = [SentenceBounds(prior_levels=10), SentenceQuality(n=30, compared=30)]
     trainer(tmp_path, callbacks).test(model, data, verbose=False)

@@ -52,5 +52,5 @@ def test_a_row_seen_twice_is_refused() -> None:
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(UserError, match="needs the columns index, z; index is missing"):
+    with pytest.raises(UserError, match="lacks the columns index"):
         RowCollector(["z"]).update(z=torch.zeros(2, 1))

@@ -9,11 +9,10 @@ import torch
 
 from lebm.metrics.text_likelihood import (
     Budget,
-    LatentUse,
     SentenceLikelihood,
     diversity,
     language_model_perplexity,
-    self_bleu,
+    latent_use,
 )
 from lebm.samplers.annealed import LogZ
 
@@ -53,14 +52,15 @@ def test_distinct_counts() -> None:
 
 
 def test_self_bleu_of_copies_and_of_strangers() -> None:
-    same = [[4, 5, 6, 7, 8]] * 3
-    assert self_bleu(same) == pytest.approx(1)
-    assert self_bleu([[4, 5, 6, 7], [8, 9, 10, 11]]) == 0
-    # one of two pairs shares its words: unigram precision 8/12, bigram 6/9, and no brevity penalty
-    half = [[4, 5, 6, 7], [4, 5, 6, 7], [8, 9, 10, 11]]
-    assert self_bleu(half, n=2) == pytest.approx(math.sqrt(8 / 12 * 6 / 9))
+    def self_bleu(*sentences: list[int]) -> float:
+        return diversity(torch.tensor(sentences))["self_bleu"]
+
+    assert self_bleu(*[[4, 5, 6, 7, 8]] * 3) == pytest.approx(1)
+    assert self_bleu([4, 5, 6, 7], [8, 9, 10, 11]) == 0
+    # two of three sentences share all their n-grams with another one, and there is no brevity penalty
+    assert self_bleu([4, 5, 6, 7], [4, 5, 6, 7], [8, 9, 10, 11]) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="at least two"):
-        self_bleu([[4]])
+        self_bleu([4])
 
 
 def test_diversity_ignores_ends_and_padding() -> None:
@@ -121,16 +121,13 @@ def test_use_of_latents_by_a_linear_gaussian() -> None:
         a * x + (1 - a.square()).sqrt() * torch.randn(n, 3, dtype=torch.float64, generator=generator)
         for _ in range(2)
     ]
-    metric = LatentUse(3, threshold=0.05)
-    for part in range(4):
-        rows = slice(part * n // 4, (part + 1) * n // 4)
-        metric.update(draws[0][rows], draws[1][rows], x[rows, 0], x[rows, 0] - 2)
-    metric.update(draws[0][:0], draws[1][:0], x[:0, 0], x[:0, 0])
-    found = metric.compute()
-    assert float(found["active_units"]) == 2
+    first, second = (draw.split(n // 4) for draw in draws)
+    gains = [*torch.full((3, n // 4), 2.0).double(), numbers()]  # the last batch has no other latent
+    found = latent_use(first, second, gains, threshold=0.05)
+    assert found["active_units"] == 2
     # the covariance of two unit normals has a standard error of at most sqrt(2 / n); the mean of three
     # coordinates less
-    assert float(found["posterior_mean_variance"]) == pytest.approx(
+    assert found["posterior_mean_variance"] == pytest.approx(
         float(a.square().mean()), abs=5 * math.sqrt(2 / n)
     )
-    assert float(found["latent_nats"]) == pytest.approx(2)
+    assert found["latent_nats"] == pytest.approx(2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def finished_run(run: Path) -> Path:
         "method": "LatentMLE",
         "seed": 0,
         "suites": {
-            name: SuiteResult({"name": name}, figures, origin=origin).plain()
+            name: asdict(SuiteResult({"name": name}, figures, origin=origin))
             for name, figures in suites.items()
         },
     }
