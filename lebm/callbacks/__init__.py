@@ -20,8 +20,8 @@ from lebm.callbacks.latents import (
 from lebm.callbacks.layers import HierarchicalSamples, LatentAttack, LayerClassification, LayerReconstruction
 from lebm.callbacks.publish import publish_histogram, publish_image, publish_table
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid, RevisionError
-from lebm.callbacks.samples import SampleGrid
-from lebm.callbacks.sentences import SampleSentences, SentenceBounds, SentenceQuality
+from lebm.callbacks.samples import SampleGrid, SampleSentences
+from lebm.callbacks.sentences import SentenceBounds, SentenceQuality
 
 __all__ = [
     "AnomalyDetection",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,8 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 
 Batch = Mapping[str, Tensor]
+
+LOWER_STEP = "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size"
 
 log = logging.getLogger("lebm.callbacks")
 
@@ -51,9 +54,13 @@ class EvaluationCallback(Callback, Component):
     first_batch = True
     _open = False
 
-    def __init__(self) -> None:
-        self.figures: dict[str, float] = {}
-        self.protocol: dict[str, Any] = {}
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        return {}
+
+    @cached_property
+    def protocol(self) -> dict[str, Any]:
+        return {}
 
     def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         """Reject a model or data that cannot be measured, in every pass, so before training has ended."""
@@ -99,10 +106,6 @@ class EvaluationCallback(Callback, Component):
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
-            if "figures" not in vars(self):
-                raise UserError(
-                    f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
-                )
             self.check(trainer, pl_module, batch)
             self._open = self.wanted(trainer, _stage(trainer))
             self.first_batch = True
@@ -113,13 +116,7 @@ class EvaluationCallback(Callback, Component):
                 self.begin(trainer, pl_module, _stage(trainer), batch)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self._open and dataloader_idx == 0:
             self.collect(trainer, pl_module, _stage(trainer), outputs, batch)

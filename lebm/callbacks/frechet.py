@@ -56,7 +56,6 @@ class FrechetDistance(EvaluationCallback):
         steps: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         at_least(2, n_samples=n_samples)
         at_least(1, chunk_size=chunk_size, every_n_epochs=every_n_epochs)
         check_choice("split", split, ("train", "validation", "test"))

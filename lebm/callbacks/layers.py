@@ -63,7 +63,6 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
     every_n_epochs = None
 
     def __init__(self, rows: int = 8, columns: int = 10, steps: int | None = None) -> None:
-        super().__init__()
         at_least(1, rows=rows, columns=columns)
         self.rows, self.columns, self.steps = rows, columns, steps
 
@@ -73,23 +72,21 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
         noise = Noise.shards(0, "hierarchical")
         codes = model.sample_latent(self.rows + self.columns, steps=self.steps, generator=noise)
         for layer in range(len(model.layout)):
-            for kind in ("substitution", "conditional"):
-                z = self.codes(model, codes, layer, kind)
+            for kind, z in self.codes(model, codes, layer).items():
                 picture = image_grid(model.decode(z.flatten(0, 1)), self.columns + 1)
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
 
-    def codes(self, model: HasLayers, codes: Tensor, layer: int, kind: str) -> Tensor:
-        """Return the latents of a grid, ``(rows, 1 + columns, d)``, with the first ``codes`` in column 0."""
-        own, others = codes.split([self.rows, self.columns])
-        changed = own.unsqueeze(1).expand(-1, self.columns, -1)
-        if kind == "substitution":
-            mask = model.layout.mask([layer], codes.device)
-            changed = torch.where(mask, others.unsqueeze(0).expand_as(changed), changed)
-        else:
-            noise = Noise.shards(0, "hierarchical", layer)
-            redrawn = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise)
-            changed = redrawn.reshape(changed.shape)
-        return torch.cat([own.unsqueeze(1), changed], dim=1)
+    def codes(self, model: HasLayers, codes: Tensor, layer: int) -> dict[str, Tensor]:
+        """Return the latents of both grids, ``(rows, 1 + columns, d)``, with the first codes in column 0."""
+        own, others = codes[: self.rows, None], codes[self.rows :]
+        repeated = own.expand(-1, self.columns, -1)
+        noise = Noise.shards(0, "hierarchical", layer)
+        redrawn = model.redraw(repeated.flatten(0, 1), [layer], steps=self.steps, generator=noise)
+        changed = {
+            "substitution": torch.where(model.layout.mask([layer], codes.device), others, repeated),
+            "conditional": redrawn.reshape(repeated.shape),
+        }
+        return {kind: torch.cat([own, z], dim=1) for kind, z in changed.items()}
 
 
 class LayerReconstruction(NeedsLayers, EvaluationCallback):
@@ -114,7 +111,6 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
     """
 
     def __init__(self, n: int = 12, steps: int | None = None) -> None:
-        super().__init__()
         at_least(1, n=n)
         self.n, self.steps = n, steps
         self._errors: list[Metric] = []
@@ -148,7 +144,6 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
 def _labelled(collected: RowCollector) -> tuple[Tensor, Tensor]:
     """Return latents and labels of the rows with a label, which is not negative."""
     rows = collected.table()
-    collected.reset()
     known = rows["label"] >= 0
     if not known.any():
         raise UserError("latents are compared with labels, and a split of the data has none")
@@ -181,7 +176,6 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
     every_n_epochs = None
 
     def __init__(self, hidden: int = 256, epochs: int = 20, limit: int | None = None, seed: int = 0) -> None:
-        super().__init__()
         at_least(1, hidden=hidden, epochs=epochs, limit=limit)
         self.hidden, self.epochs, self.limit, self.seed = hidden, epochs, limit, seed
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
@@ -264,11 +258,8 @@ class LatentAttack(NeedsLayers, EvaluationCallback):
     every_n_epochs = None
 
     def __init__(self, n: int = 32, radius: float = 0.2, steps: int = 50) -> None:
-        super().__init__()
         at_least(2, n=n)
         at_least(1, steps=steps)
-        if not radius > 0:
-            raise ValueError(f"radius must be positive, not {radius}")
         self.n, self.radius, self.steps = n, radius, steps
 
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:

@@ -65,12 +65,9 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
 
 
 def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
-    """Log a histogram to TensorBoard and Weights & Biases.
+    """Log a histogram to TensorBoard and Weights & Biases as ``histograms/<name>``.
 
-    Args:
-        trainer: trainer with the loggers.
-        name: name of the histogram, ``histograms/<name>`` in loggers.
-        values: finite values of any shape, at least one.
+    There must be at least one value; the values are finite and of any shape.
     """
     if not _acts(trainer):
         return
@@ -92,13 +89,9 @@ def takes_tables(trainer: Trainer) -> bool:
 
 
 def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Log a table to Weights & Biases, the only logger with tables.
+    """Log a table to Weights & Biases, the only logger with tables, as ``tables/<name>``.
 
-    Args:
-        trainer: trainer with the loggers.
-        name: name of the table, ``tables/<name>`` in Weights & Biases.
-        columns: names of the columns.
-        rows: one value per column; an array ``(height, width, 3)`` of ``uint8`` is a picture.
+    Each row has one value per column; an array ``(height, width, 3)`` of ``uint8`` is a picture.
     """
     if not takes_tables(trainer):
         return

@@ -1,4 +1,4 @@
-"""``lebm evaluate RUN...``: every metric of a trained run with its interval, in one file and one table."""
+"""``lebm evaluate``: every metric of runs with its interval; ``lebm report``: a page that compares runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, beside
-from lebm.cli.flags import count, free, run_parser
+from lebm.cli.flags import VerbParser, count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.settings import SUITE_NAMES, Settings, check_suite
@@ -158,9 +158,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
     weights = content.get("loaded_weights", content["weights"])
     title = f"{content['method']}, {content['run']}, {weights} weights, seed {content['seed']}"
-    table = Table(title=escape(printable(title)))
-    for heading in ("suite", "figure", "split"):
-        table.add_column(heading)
+    table = Table("suite", "figure", "split", title=escape(printable(title)))
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
     table.add_column("to compare with")
@@ -183,3 +181,22 @@ def _measured(suite: dict[str, Any]) -> str:
         features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
     return f"{protocol['name']}{features}, {suite['wall_time_seconds']:.0f} s{missing}"
+
+
+def report(argv: list[str]) -> int:
+    """Run ``lebm report RUN... [--out FILE]``."""
+    parser = VerbParser("report", "Write one self-contained HTML page that compares runs.")
+    runs = "run folders; lebm evaluate RUN adds figures and curves"
+    page = "output file (default: report.html)"
+    parser.add_argument("run", type=Path, nargs="+", help=runs)
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help=page)
+    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    chosen = parser.parse_args(argv)
+    free(chosen.out, chosen.force)
+    if missing := [run for run in chosen.run if not run.exists()]:
+        raise UserError(f"{missing[0]}: no such run folder")
+    from lebm.report.page import report as write
+
+    size = write(chosen.run, chosen.out)
+    tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
+    return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from lebm import hub
 from lebm.cli.flags import VerbParser, add_weights, free
 from lebm.errors import tell
 from lebm.files import sha256
-from lebm.run.folder import check_run, plain
+from lebm.run.folder import check_run, plain, write_json
 
 
 def _parser(verb: str, description: str) -> VerbParser:
@@ -68,7 +67,7 @@ def push(argv: list[str]) -> int:
         described = plain(
             {"library_name": "lebm", "model": content["hyper_parameters"], "facts": content["facts"]}
         )
-        (folder / hub.CONFIG).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / hub.CONFIG, described)
         card = model_card(folder / hub.MODEL, chosen.run, f"{hub.PREFIX}{repository}", chosen.license)
         (folder / hub.CARD).write_text(card, encoding="utf-8")
         address = hub.push(chosen.name, folder, chosen.private)

@@ -38,8 +38,7 @@ from lebm.files import remove_folder
 from lebm.run import folder as runs
 from lebm.run.callbacks import Preempted
 from lebm.run.folder import sole_writer
-from lebm.run.loggers import stored_run_id
-from lebm.run.wandb_run import log_model, with_ends
+from lebm.run.loggers import log_model, stored_run_id, with_ends
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -79,11 +78,9 @@ class TrainingCLI(RecipeCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.insert(0, LambdaCallback(on_train_start=self._begin))  # type: ignore[attr-defined]
+        begin = LambdaCallback(on_train_start=lambda *_: setattr(self, "begun", True))
+        trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
         return trainer
-
-    def _begin(self, *args: Any) -> None:
-        self.begun = True
 
     def all_settings(self) -> list[Setting]:
         """Return the settings of the request; model settings override the model of the checkpoint."""
@@ -306,13 +303,12 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
         return fail(f"{error} (LEBM_DEBUG=1 shows where)", 2)
     resumes = cli.request.verb == "fit" and any((cli.run_dir / "checkpoints").glob("*.ckpt"))
     again = f"lebm fit --resume {cli.run_dir} continues"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        line = (
-            f"{error.filename or cli.run_dir}: {error.strerror}; free disk space"  # TensorBoard names no file
-        )
-        return fail(f"{line}, then {again}" if resumes else line, 2)
     if isinstance(error, OSError):
-        return fail(str(error), 2)
+        line = str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # TensorBoard names no file
+            line = f"{error.filename or cli.run_dir}: {error.strerror}; free disk space"
+            line += f", then {again}" if resumes else ""
+        return fail(line, 2)
     lines = str(error).splitlines() or [""]
     first, second = lines[0][:200], "".join(lines[1:2]).strip()[:200].rstrip(". ")
     if type(error).__module__.startswith("wandb."):
@@ -322,14 +318,11 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
     if not isinstance(error, RuntimeError):
         raise error
     if "loading state_dict" in first and not cli.begun:
-        line = f"{cli.ckpt_path}: the networks of the checkpoint differ from the recipe ({second})"
-        return fail(
-            f"{line}; restore the networks of the recipe, or start a new run with another --run_dir", 2
-        )
+        line = f"{cli.ckpt_path}: the networks of the checkpoint differ from the recipe ({second}); restore"
+        return fail(f"{line} the networks of the recipe, or start a new run with another --run_dir", 2)
     if "out of memory" in str(error):
-        return fail(
-            f"out of memory; lower --data.init_args.batch_size or the widths of the networks ({first})", 2
-        )
+        remedy = "lower --data.init_args.batch_size or the widths of the networks"
+        return fail(f"out of memory; {remedy} ({first})", 2)
     if "DataLoader worker" in str(error):
         return fail(f"a data loading process has died ({first}); {again}", 1)
     if cli.trainer.world_size > 1 and _LOST.search(str(error).lower()):

@@ -64,7 +64,6 @@ class RecipeCLI(LightningCLI):
                 LightningDataModule,
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"save_to_log_dir": False},
-                trainer_defaults={"use_distributed_sampler": False},
                 seed_everything_default=0,
                 parser_kwargs={
                     "parser_mode": "omegaconf+",
@@ -88,7 +87,7 @@ class RecipeCLI(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        parser.set_defaults({"trainer.use_distributed_sampler": False})
         # The model of a run folder comes from its checkpoint.
         parser.add_lightning_class_args(
             LatentModel,  # type: ignore[arg-type]
