@@ -16,10 +16,8 @@ def diagnose(argv: list[str]) -> int:
     """Run ``lebm diagnose RUN``."""
     what = "Run long prior and posterior chains of a trained model, and report their faults."
     parser = run_parser("diagnose", what, steps=500)
-    whose = ("prior", "posterior", "both")
-    number = "number of chains, four per image (default: 32)"
-    parser.add_argument("--of", choices=whose, default="both", help="chains to diagnose (default: both)")
-    parser.add_argument("--chains", type=count, default=32, help=number)
+    parser.flag("--of", "chains to diagnose", choices=("prior", "posterior", "both"), default="both")
+    parser.flag("--chains", "number of chains, four per image", type=count, default=32)
     chosen = parser.parse_args(argv)
     if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(

@@ -48,27 +48,16 @@ def evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> VerbParser:
     description = "Measure trained models; write figures with intervals to evaluation.json and a table."
     parser = run_parser("evaluate", description, several=True, split=None)
-    parser.add_argument(
-        "--suite",
-        action="append",
-        metavar="SUITE",
-        help=f"suite to measure, repeatable: {', '.join(SUITE_NAMES)}, or your own MODULE.FUNCTION with"
-        " --trust MODULE (default: all)",
-    )
-    parser.add_argument(
-        "--limit", type=count, help="largest number of test rows, chosen by the seed (default: all)"
-    )
-    parser.add_argument(
-        "--features",
-        default="auto",
-        help=f"feature network: {', '.join(FEATURES)}, or a class path (default: by image size)",
-    )
-    parser.add_argument(
-        "--inception-weights", metavar="FILE", help="local copy of the published Inception weights"
-    )
+    own = "or your own MODULE.FUNCTION with --trust MODULE (default: all)"
+    suite = f"suite to measure, repeatable: {', '.join(SUITE_NAMES)}, {own}"
+    parser.flag("--suite", suite, action="append", metavar="SUITE")
+    parser.flag("--limit", "largest number of test rows, chosen by the seed (default: all)", type=count)
+    features = f"feature network: {', '.join(FEATURES)}, or a class path (default: by image size)"
+    parser.flag("--features", features, default="auto")
+    parser.flag("--inception-weights", "local copy of the published Inception weights", metavar="FILE")
     for option in fields(Settings):
         if option.metadata:
             kind: dict[str, Any] = {"type": count} if "int" in str(option.type) else {}
@@ -187,10 +176,9 @@ def report(argv: list[str]) -> int:
     """Run ``lebm report RUN... [--out FILE]``."""
     parser = VerbParser("report", "Write one self-contained HTML page that compares runs.")
     runs = "run folders; lebm evaluate RUN adds figures and curves"
-    page = "output file (default: report.html)"
     parser.add_argument("run", type=Path, nargs="+", help=runs)
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help=page)
-    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    parser.flag("--out", "output file", type=Path, default=Path("report.html"))
+    parser.flag("--force", "replace --out if it exists", action="store_true")
     chosen = parser.parse_args(argv)
     free(chosen.out, chosen.force)
     if missing := [run for run in chosen.run if not run.exists()]:

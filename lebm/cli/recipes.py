@@ -70,14 +70,10 @@ def cp(argv: list[str]) -> int:
     parser = VerbParser("cp", "Copy a recipe, as the start of your own.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
     parser.add_argument("dest", type=Path, help="file, or existing folder")
-    parser.add_argument(
-        "--for",
-        dest="data",
-        metavar="FOLDER",
-        help="images or vectors that the copy is fitted to: a folder, parquet files, a Hub name, a .npy or"
-        " .npz file, or an IDX file (default: the data of the recipe)",
-    )
-    parser.add_argument("--force", action="store_true", help="replace DEST if it exists")
+    kinds = "a folder, parquet files, a Hub name, a .npy or .npz file, or an IDX file"
+    data = f"images or vectors that the copy is fitted to: {kinds} (default: the data of the recipe)"
+    parser.flag("--for", data, dest="data", metavar="FOLDER")
+    parser.flag("--force", "replace DEST if it exists", action="store_true")
     chosen = parser.parse_args(argv)
     source = find(chosen.recipe)
     target = chosen.dest / source.name if chosen.dest.is_dir() else chosen.dest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lebm.cli.common import Opened, is_image, say, target_file
-from lebm.cli.flags import count, run_parser
+from lebm.cli.flags import VerbParser, count, run_parser
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
@@ -55,21 +55,21 @@ def sample(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> VerbParser:
     what = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
     parser = run_parser("sample", what, split="")
     form = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
     other = "run whose generator decodes the samples, which are its latents"
-    start = "start of the prior chains: new draws of the reference, or the stored pool (default: %(default)s)"
+    start = "start of the prior chains: new draws of the reference, or the stored pool"
     classes = "condition on classes, such as 7, 5|8 or ~3; lebm condition fits the classifier (default: none)"
-    power = "power of the class probability for --class; 1 is the exact posterior (default: %(default)g)"
-    parser.add_argument("-n", type=count, default=64, help="number of samples (default: 64)")
-    parser.add_argument("--format", choices=("png", "npy", "png-files"), help=form)
-    parser.add_argument("--decode", type=Path, metavar="OTHER", help=other)
-    parser.add_argument("--start", choices=("fresh", "pool"), default="fresh", help=start)
-    parser.add_argument("--class", dest="classes", metavar="CLASS", help=classes)
-    parser.add_argument("--sharpness", type=float, default=2.0, metavar="W", help=power)
-    parser.add_argument("--classifier", type=Path, help="classifier of --class (default: beside the run)")
+    power = "power of the class probability for --class; 1 is the exact posterior"
+    parser.flag("-n", "number of samples", type=count, default=64)
+    parser.flag("--format", form, choices=("png", "npy", "png-files"))
+    parser.flag("--decode", other, type=Path, metavar="OTHER")
+    parser.flag("--start", start, choices=("fresh", "pool"), default="fresh")
+    parser.flag("--class", classes, dest="classes", metavar="CLASS")
+    parser.flag("--sharpness", power, type=float, default=2, metavar="W")
+    parser.flag("--classifier", "classifier of --class (default: beside the run)", type=Path)
     return parser
 
 
@@ -78,19 +78,16 @@ def _drawn(run: Opened) -> Tensor:
     import torch
 
     from lebm.estimators.prior_model import PriorModel
+    from lebm.evaluation.draws import drawn
     from lebm.samplers.noise import Noise
 
-    chosen, model = run.chosen, run.model
-    if chosen.start == "pool" and not isinstance(model, PriorModel):
+    chosen, model, pool = run.chosen, run.model, run.chosen.start == "pool"
+    if pool and not isinstance(model, PriorModel):
         raise UserError(f"--start pool: a {type(model).__name__} has no prior chains; leave the flag out")
     parts = []
     for rows in torch.arange(chosen.n).split(chosen.batch_size):
         noise = Noise.samples(chosen.seed, "sample", index=rows)
-        if chosen.start == "pool" and isinstance(model, PriorModel):
-            z = model.pool_latents(len(rows), generator=noise)
-            parts.append(model.observe(z, generator=noise).cpu())
-        else:
-            parts.append(model.sample(len(rows), steps=chosen.steps, generator=noise).cpu())
+        parts.append(drawn(model, len(rows), noise, chosen.steps, pool).cpu())
     return torch.cat(parts)
 
 

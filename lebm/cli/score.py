@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, is_image, target_file
-from lebm.cli.flags import count, free, run_parser
+from lebm.cli.flags import VerbParser, count, free, run_parser
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 
@@ -50,17 +49,16 @@ def score(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> VerbParser:
     what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
     parser = run_parser("score", what)
-    kind = "score of the method, or ranks of reconstruction and prior combined (default: anomaly_score)"
+    kind = "score of the method, or ranks of reconstruction and prior combined"
     top = "number of most anomalous images to draw, with scores and reconstruction errors (default: none)"
     rate = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"
-    kinds = ("anomaly_score", "combined")
-    parser.add_argument("--score", choices=kinds, default="anomaly_score", help=kind)
-    parser.add_argument("--limit", type=count, help="number of rows to score, from the first (default: all)")
-    parser.add_argument("--top", type=count, metavar="N", help=top)
-    parser.add_argument("--false_positive_rate", type=float, metavar="RATE", help=rate)
+    parser.flag("--score", kind, choices=("anomaly_score", "combined"), default="anomaly_score")
+    parser.flag("--limit", "number of rows to score, from the first (default: all)", type=count)
+    parser.flag("--top", top, type=count, metavar="N")
+    parser.flag("--false_positive_rate", rate, type=float, metavar="RATE")
     return parser
 
 

@@ -29,11 +29,9 @@ def study(argv: list[str]) -> int:
     parser.add_argument("plan", type=Path, help="YAML file of the plan")
     rest = "parent folder of the runs (run), or name of a table (table; default: all)"
     parser.add_argument("target", nargs="?", help=rest)
-    parser.add_argument("--results", type=Path, help="file of results (default: named by the plan)")
-    parser.add_argument("--only", help="comma-separated names of the cells to run (default: all)")
-    parser.add_argument(
-        "--data", type=Path, help="parent folder of the data folders in the plan (default: none)"
-    )
+    parser.flag("--results", "file of results (default: named by the plan)", type=Path)
+    parser.flag("--only", "comma-separated names of the cells to run (default: all)")
+    parser.flag("--data", "parent folder of the data folders in the plan (default: none)", type=Path)
     chosen = parser.parse_args(argv)
     if not chosen.plan.is_file():
         raise UserError(f"{chosen.plan}: no such file; name the YAML file of a plan")
@@ -60,12 +58,11 @@ def sweep(argv: list[str]) -> int:
         " resumed. Other flags are passed to lebm fit.",
     )
     over = "argument and its values, such as held_out_label 1,4,5 or latent_dim 4,8; repeatable for a grid"
-    places = ("ARGUMENT", "VALUES")
     parser.add_argument("-c", "--config", required=True, help="recipe: a path, or a name that lebm ls prints")
-    parser.add_argument("--over", nargs=2, action="append", metavar=places, required=True, help=over)
-    parser.add_argument("--runs", type=Path, help="parent folder of the runs (default: runs/sweep-RECIPE)")
+    parser.flag("--over", over, nargs=2, action="append", metavar=("ARGUMENT", "VALUES"), required=True)
+    parser.flag("--runs", "parent folder of the runs (default: runs/sweep-RECIPE)", type=Path)
     suite = "suite that lebm evaluate measures, repeatable (default: all)"
-    parser.add_argument("--suite", action="append", choices=SUITE_NAMES, help=suite)
+    parser.flag("--suite", suite, action="append", choices=SUITE_NAMES)
     chosen, more = parser.parse_known_args(argv)
     folder = chosen.runs or Path("runs") / f"sweep-{run_name(chosen.config)}"
     axes: dict[str, list[str]] = {}

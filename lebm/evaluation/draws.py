@@ -13,7 +13,7 @@ from lebm.estimators.prior_model import PriorModel
 from lebm.metrics.rows import finite_rows
 from lebm.samplers.noise import Noise
 
-__all__ = ["CHUNK", "check_images", "sample_chunks"]
+__all__ = ["CHUNK", "check_images", "drawn", "sample_chunks"]
 
 CHUNK = 250
 """Number of samples per noise stream."""
@@ -53,11 +53,7 @@ def sample_chunks(
     for chunk in range(part[0], -(-n // size), part[1]):
         first, noise = chunk * size, Noise([(seed, "fid", chunk)])
         count = min(size, n - first)
-        if pool:
-            assert isinstance(model, PriorModel)
-            x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
-        else:
-            x = model.sample(count, steps=steps, generator=noise)
+        x = drawn(model, count, noise, steps, pool)
         _check_channels(x, "the model's samples")
         # Otherwise an extractor would resize them silently.
         if shape is not None and x.shape[1:] != tuple(shape):
@@ -65,6 +61,14 @@ def sample_chunks(
                 f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
             )
         yield first, x.float().clamp(-1, 1), finite_rows(x)
+
+
+def drawn(model: LatentModel, n: int, noise: Noise, steps: int | None, pool: bool) -> Tensor:
+    """Draw ``n`` samples by fresh chains, or by the pool of training, which only a ``PriorModel`` has."""
+    if not pool:
+        return model.sample(n, steps=steps, generator=noise)
+    assert isinstance(model, PriorModel)
+    return model.observe(model.pool_latents(n, generator=noise), generator=noise)
 
 
 def check_images(x: Tensor, what: str) -> None:
