@@ -170,9 +170,7 @@ def has_split(trainer: Trainer, split: str) -> bool:
 
 
 def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
-    """Iterate over the batches of a split (:func:`has_split`) of this process, in order, without
-    augmentation.
-    """
+    """Iterate over the batches of this process of a split, in order, without augmentation."""
     data = data_of(trainer)
     for batch in data.evaluation_dataloader(getattr(data, split)):
         batch = data.on_before_batch_transfer(batch, 0)

@@ -27,14 +27,6 @@ class PosteriorLatents(EvaluationCallback):
         n: number of latents, at least 2.
         steps: length of the prior's chains; the model's default if ``None``.
         seed: seed of the noise of these chains.
-
-    Example:
-        >>> from lebm.callbacks.latents import PosteriorLatents
-        >>> class Spread(PosteriorLatents):
-        ...     def finish(self, trainer, model, stage):
-        ...         self.report(model, {f"{stage}/spread": float(self.latents().std())})
-        >>> Spread(n=500).n
-        500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:

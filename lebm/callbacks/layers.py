@@ -151,8 +151,7 @@ def _labelled(collected: RowCollector) -> tuple[Tensor, Tensor]:
 
 
 class LayerClassification(NeedsLayers, EvaluationCallback):
-    """Accuracy of a classifier of each layer, as ``latent_accuracy/layer_1``, ... and
-    ``latent_accuracy/all``.
+    """Accuracy of classifiers of the layers, ``latent_accuracy/layer_1``, ..., ``latent_accuracy/all``.
 
     In ``validate`` and ``test``, a classifier of each layer (:func:`~lebm.metrics.classify`) is trained on
     latents of the training split and tested on the evaluated split. Latents are the means of q, or posterior
@@ -198,17 +197,16 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
 
     def _add(self, rows: RowCollector, model: LatentModel, batch: Batch, outputs: Batch | None) -> None:
         x, index = model.observations(batch), batch["index"]
-        with torch.no_grad():
-            q = model.inferred(x)
-            self._latent = "one posterior sample" if q is None else "mean of q"
-            if q is not None:
-                z = q.mean
-            elif outputs is not None:
-                z = outputs["z"]
-            elif len(x):
-                z = model.encode(x, generator=model.sample_noise("classes", index))
-            else:
-                z = x.new_zeros(0, model.latent_dim)
+        q = model.inferred(x)
+        self._latent = "one posterior sample" if q is None else "mean of q"
+        if q is not None:
+            z = q.mean
+        elif outputs is not None:
+            z = outputs["z"]
+        elif len(x):
+            z = model.encode(x, generator=model.sample_noise("classes", index))
+        else:
+            z = x.new_zeros(0, model.latent_dim)
         rows.update(index=index, label=batch["label"], z=z)
 
     def finish(self, trainer: Trainer, model: Any, stage: str) -> None:

@@ -131,10 +131,8 @@ def _verb(word: str) -> Callable[[list[str]], int]:
         raise UserError(f"the verb comes first, as in: lebm fit {word} ...; lebm --help lists the verbs")
     if word not in VERBS:
         near = difflib.get_close_matches(word, VERBS, n=1)
-        raise UserError(
-            f"unknown verb {word!r}"
-            + (f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs")
-        )
+        hint = f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs"
+        raise UserError(f"unknown verb {word!r}{hint}")
     if word in _OF_RECIPES:
         return functools.partial(_train, word)
     module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word)}")

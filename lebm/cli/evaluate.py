@@ -131,9 +131,7 @@ def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExt
     if name == "auto":
         small = shape[0] == 1 and max(shape) <= 32
         name = "digits" if small and not chosen.inception_weights else "inception"
-    arguments: dict[str, Any] = {}
-    if name == "inception" and chosen.inception_weights:
-        arguments = {"weights_path": chosen.inception_weights}
+    arguments = {"weights_path": chosen.inception_weights} if name == "inception" else {}
     description = {"class_path": FEATURES.get(name, name), "init_args": arguments}
     return build(description, FeatureExtractor, chosen.trust, "--features")
 

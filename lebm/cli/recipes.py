@@ -28,10 +28,8 @@ def ls(argv: list[str]) -> int:
     measured = {name for name, path in known.items() if is_measured(path)}
     for name, path in known.items():
         print(f"{name:<{width}} {'*' if name in measured else ' '} {title(path)}".rstrip())
-    if measured:
-        print("\n* run at full length, with the result in its header: lebm cat RECIPE")
-    if shared := blocks():
-        print(f"\nblocks that recipes include: {', '.join(shared)}")
+    print("\n* run at full length, with the result in its header: lebm cat RECIPE")
+    print(f"\nblocks that recipes include: {', '.join(blocks())}")
     return 0
 
 
@@ -47,8 +45,8 @@ def pretrained(argv: list[str]) -> int:
 def _summary(model: Path) -> str:
     """Return the first line of the card beside a model: its method and data."""
     lines = model.with_suffix(".md").read_text(encoding="utf-8").splitlines()
-    after = lines.index("---", 1) + 1 if lines[:1] == ["---"] else 0  # below the head for the Hub
-    return next((line for line in lines[after:] if line and not line.startswith("#")), "")
+    below = lines[lines.index("---", 1) + 1 :]  # without the head for the Hub
+    return next(line for line in below if line and not line.startswith("#"))
 
 
 def cat(argv: list[str]) -> int:
@@ -58,9 +56,8 @@ def cat(argv: list[str]) -> int:
     path = find(parser.parse_args(argv).recipe)
     print(printable(path.read_text(encoding="utf-8")), end="")
     for file in included(path, load_recipe(path)):
-        lines = file.read_text(encoding="utf-8").splitlines()
         print(f"\n# included from {printable(str(file))}")
-        for line in lines:
+        for line in file.read_text(encoding="utf-8").splitlines():
             print(f"#   {printable(line)}")
     return 0
 
@@ -114,9 +111,7 @@ def validate_recipe(argv: list[str]) -> int:
         if chain is not None:
             tell(f"chain    {name}: {component_line(chain)}")
     if cli.datamodule is not None:
-        section = cli.config.data
-        described = {"class_path": section.class_path, "init_args": section.get("init_args", {})}
-        tell(f"data     {component_line(described)}")
+        tell(f"data     {component_line(cli.config.data.as_dict())}")
         for note in cli.notes:
             tell(f"data     {note}")
     tell(f"trainer  {_limits(cli.config.trainer)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lebm.cli.common import Opened, is_image, say, target_file
-from lebm.cli.flags import VerbParser, count, run_parser
+from lebm.cli.flags import count, run_parser
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
@@ -17,7 +17,21 @@ if TYPE_CHECKING:
 
 def sample(argv: list[str]) -> int:
     """Run ``lebm sample RUN -n 64``."""
-    chosen = _parser().parse_args(argv)
+    purpose = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
+    parser = run_parser("sample", purpose, split="")
+    kinds = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
+    other = "run whose generator decodes the samples, which are its latents"
+    start = "start of the prior chains: new draws of the reference, or the stored pool"
+    classes = "condition on classes, such as 7, 5|8 or ~3; lebm condition fits the classifier (default: none)"
+    power = "power of the class probability for --class; 1 is the exact posterior"
+    parser.flag("-n", "number of samples", type=count, default=64)
+    parser.flag("--format", kinds, choices=("png", "npy", "png-files"))
+    parser.flag("--decode", other, type=Path, metavar="OTHER")
+    parser.flag("--start", start, choices=("fresh", "pool"), default="fresh")
+    parser.flag("--class", classes, dest="classes", metavar="CLASS")
+    parser.flag("--sharpness", power, type=float, default=2, metavar="W")
+    parser.flag("--classifier", "classifier of --class (default: beside the run)", type=Path)
+    chosen = parser.parse_args(argv)
     if not 0 < chosen.sharpness < math.inf:
         raise UserError(f"--sharpness {chosen.sharpness:g}: must be finite and above 0")
     if chosen.start == "pool" and (chosen.classes, chosen.steps) != (None, None):
@@ -53,24 +67,6 @@ def sample(argv: list[str]) -> int:
     if note:
         tell(note)
     return 0
-
-
-def _parser() -> VerbParser:
-    what = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
-    parser = run_parser("sample", what, split="")
-    form = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
-    other = "run whose generator decodes the samples, which are its latents"
-    start = "start of the prior chains: new draws of the reference, or the stored pool"
-    classes = "condition on classes, such as 7, 5|8 or ~3; lebm condition fits the classifier (default: none)"
-    power = "power of the class probability for --class; 1 is the exact posterior"
-    parser.flag("-n", "number of samples", type=count, default=64)
-    parser.flag("--format", form, choices=("png", "npy", "png-files"))
-    parser.flag("--decode", other, type=Path, metavar="OTHER")
-    parser.flag("--start", start, choices=("fresh", "pool"), default="fresh")
-    parser.flag("--class", classes, dest="classes", metavar="CLASS")
-    parser.flag("--sharpness", power, type=float, default=2, metavar="W")
-    parser.flag("--classifier", "classifier of --class (default: beside the run)", type=Path)
-    return parser
 
 
 def _drawn(run: Opened) -> Tensor:

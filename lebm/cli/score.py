@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, is_image, target_file
-from lebm.cli.flags import VerbParser, count, free, run_parser
+from lebm.cli.flags import count, free, run_parser
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 def score(argv: list[str]) -> int:
     """Run ``lebm score RUN --data DATA``."""
-    chosen = _parser().parse_args(argv)
+    what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
+    parser = run_parser("score", what)
+    kind = "score of the method, or ranks of reconstruction and prior combined"
+    top = "number of most anomalous images to draw, with scores and reconstruction errors (default: none)"
+    share = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"
+    parser.flag("--score", kind, choices=("anomaly_score", "combined"), default="anomaly_score")
+    parser.flag("--limit", "number of rows to score, from the first (default: all)", type=count)
+    parser.flag("--top", top, type=count, metavar="N")
+    parser.flag("--false_positive_rate", share, type=float, metavar="RATE")
+    chosen = parser.parse_args(argv)
     target = target_file(chosen, "scores", ".csv")
     if target.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {target}: scores are written as .csv or .parquet")
@@ -47,19 +56,6 @@ def score(argv: list[str]) -> int:
     if chosen.top:
         _write_picture(picture, run, rows, values)
     return 0
-
-
-def _parser() -> VerbParser:
-    what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
-    parser = run_parser("score", what)
-    kind = "score of the method, or ranks of reconstruction and prior combined"
-    top = "number of most anomalous images to draw, with scores and reconstruction errors (default: none)"
-    rate = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"
-    parser.flag("--score", kind, choices=("anomaly_score", "combined"), default="anomaly_score")
-    parser.flag("--limit", "number of rows to score, from the first (default: all)", type=count)
-    parser.flag("--top", top, type=count, metavar="N")
-    parser.flag("--false_positive_rate", rate, type=float, metavar="RATE")
-    return parser
 
 
 def _combined(run: Opened) -> Callable[..., Tensor]:

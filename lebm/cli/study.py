@@ -44,8 +44,7 @@ def study(argv: list[str]) -> int:
         raise UserError(f"lebm study run {chosen.plan}: name a folder for the runs, such as runs/study")
     only = chosen.only.split(",") if chosen.only else None
     failed = opened.run(Path(chosen.target), only, chosen.data)
-    done = len(opened.stored())
-    tell(f"lebm: {done} cells in {opened.results}; next: lebm study table {chosen.plan}")
+    tell(f"lebm: {len(opened.stored())} cells in {opened.results}; next: lebm study table {chosen.plan}")
     return 1 if failed else 0
 
 

@@ -104,11 +104,8 @@ class TrainingCLI(RecipeCLI):
                 f"{self.ckpt_path}: a model file holds no training state; name a .ckpt file, or measure the"
                 " model with lebm evaluate"
             )
-        if self.request.verb != "fit":
-            self.first_step = sys.maxsize
-        elif self.request.resume:
-            self.first_step = content.get("global_step", 0)
         if self.request.resume or self.request.verb != "fit":
+            self.first_step = content.get("global_step", 0) if self.request.resume else sys.maxsize
             self.wandb_id = stored_run_id(content)
         self.stored_model = content.get("hyper_parameters")
         if self.request.resume:
@@ -154,10 +151,8 @@ class TrainingCLI(RecipeCLI):
         elsewhere = (pretrained.PREFIX, hub.PREFIX)
         if backbone is None or Path(backbone).exists() or backbone.startswith(elsewhere):
             return
-        hint = "name the run folder or checkpoint of the trained backbone"
-        for name in recipes.names():
-            if name.replace("/", "-") == Path(backbone).name:
-                hint = f"train it first: lebm fit -c {name}"
+        known = {name.replace("/", "-"): f"train it first: lebm fit -c {name}" for name in recipes.names()}
+        hint = known.get(Path(backbone).name, "name the run folder or checkpoint of the trained backbone")
         key = "model.init_args.inference.init_args.backbone"
         raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 

@@ -100,7 +100,6 @@ class RecipeCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, (kind, meaning) in OWN_KEYS.items():
             parser.add_argument(f"--{name}", type=kind | None, default=None, help=meaning)
-
         parser.add_instantiator(recorded, nn.Module)  # checkpoints describe plain modules too
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -139,9 +138,14 @@ class RecipeCLI(LightningCLI):
         chosen = self.config_init.trainer
         callbacks, plugins = _listed(chosen.callbacks), _listed(chosen.plugins)
         ours: list[Any] = [SameShape(), WandbRun()]
-        for guard in (ChainHealth, Divergence):
-            if not any(isinstance(callback, guard) for callback in callbacks):
-                ours.append(guard())
+        standard: dict[type, type] = {ChainHealth: ChainHealth, Divergence: Divergence}
+        if chosen.enable_progress_bar is not False:
+            standard[ProgressBar] = Progress
+        if chosen.enable_model_summary is not False:
+            standard[ModelSummary] = PartSizes
+        for kind, made in standard.items():
+            if not any(isinstance(callback, kind) for callback in callbacks):
+                ours.append(made())
         for callback in callbacks:
             if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
@@ -149,12 +153,6 @@ class RecipeCLI(LightningCLI):
             ours.append(ShortRun())
         if chosen.enable_checkpointing is not False:
             ours.append(RunCheckpoint(self.run_dir, self.config.checkpoint_every))
-        for wanted, kind, made in (
-            (chosen.enable_progress_bar, ProgressBar, Progress),
-            (chosen.enable_model_summary, ModelSummary, PartSizes),
-        ):
-            if wanted is not False and not any(isinstance(callback, kind) for callback in callbacks):
-                ours.append(made())
         ours.append(Preemption())  # last, because it ends the run
         trainer = super().instantiate_trainer(
             callbacks=[*callbacks, *ours],
@@ -197,9 +195,8 @@ class RecipeCLI(LightningCLI):
         except OmegaConfBaseException as error:
             raise UserError(messages.interpolation_line(error, self.settings)) from error
         except (MisconfigurationException, ModuleNotFoundError) as error:
-            raise UserError(
-                messages.trainer_line(error, getattr(self, "config", {}).get("trainer") or {})
-            ) from error
+            trainer = getattr(self, "config", {}).get("trainer") or {}
+            raise UserError(messages.trainer_line(error, trainer)) from error
         except (TypeError, ValueError) as error:
             where = f"{self.request.recipes[0]}: " if self.request.recipes else ""
             raise UserError(f"{where}{messages.constructor_line(error)}") from error

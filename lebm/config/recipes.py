@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import itertools
 import pydoc
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,9 +144,8 @@ def load_recipe(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
-        raise UserError(
-            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+        reason = getattr(error, "problem", None) or error
+        raise UserError(f"{path}{line}: not valid YAML: {reason}") from error
     if not isinstance(content, dict):
         kind = "an empty file" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path}: expected a mapping with the sections model, data and trainer, not {kind}")
@@ -275,9 +275,7 @@ def _put(old: Any, parts: Sequence[str], value: Any, trust: Sequence[str]) -> An
 
 def _is_class(value: Any) -> bool:
     """Return whether a text looks like a class name: ``MALA`` does, ``auto`` does not."""
-    if not isinstance(value, str) or not value.replace(".", "").isidentifier():
-        return False
-    return value.rpartition(".")[2][:1].isupper()
+    return isinstance(value, str) and re.fullmatch(r"([^\W\d]\w*\.)*[A-Z]\w*", value) is not None
 
 
 def _class(name: Any, trust: Sequence[str]) -> type | None:
@@ -303,11 +301,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Remove a held-out class given by number from ``now`` if the data have changed.
-
-    Returns:
-        A sentence for each removed argument, by its name.
-    """
+    """Remove a held-out class given by number from ``now`` if the data have changed, and say so in words."""
     notes = {}
     path = before.get("path")
     for name in ("held_out_label", "normal_label") if path not in (None, now.get("path")) else ():

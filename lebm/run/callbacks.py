@@ -242,11 +242,7 @@ class PartSizes(ModelSummary):
 
     @staticmethod
     def summarize(
-        summary_data: list[tuple[str, list[str]]],
-        total_parameters: int,
-        trainable_parameters: int,
-        *args: Any,
-        **kwargs: Any,
+        summary_data: Any, total_parameters: int, trainable_parameters: int, *args: Any, **kwargs: Any
     ) -> None:
         columns = dict(summary_data)
         sizes = zip(columns["Name"], columns["Params"], strict=True)

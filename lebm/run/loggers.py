@@ -126,9 +126,7 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
 
 def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] | bool:
     """Return the loggers of a run: ``metrics.csv`` and the chosen loggers, or TensorBoard for ``None`` and
-    ``True``.
-
-    ``False`` switches off all loggers.
+    ``True``. ``False`` switches off all loggers.
     """
     if chosen is False:
         return False
