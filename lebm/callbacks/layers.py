@@ -1,4 +1,7 @@
-"""Evaluation of the layers of a hierarchical model: pictures, errors, classifiers, and an attack."""
+"""Evaluation of the layers of a hierarchical model: pictures, errors, classifiers, and an attack.
+
+All callbacks raise a UserError for a model whose latent has no layers. Layer 1 is nearest to the data.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from lebm.samplers.noise import Noise
 
 
 class NeedsLayers:
-    """Mixin of the callbacks for models with layers, of which layer 1 is nearest to the data."""
+    """Mixin of the callbacks for models with layers."""
 
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:
         if not isinstance(model, HasLayers):
@@ -50,9 +53,6 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
         rows: number of samples (released: 1).
         columns: number of alternatives of the layer.
         steps: length of the chains; the default of the prior sampler if ``None``.
-
-    Raises:
-        UserError: if the latent of the model has no layers.
 
     Example:
         >>> from lebm.callbacks import HierarchicalSamples
@@ -100,9 +100,6 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
     Args:
         n: number of images in the picture, from the first batch.
         steps: length of the prior's chains; the default of the prior sampler if ``None``.
-
-    Raises:
-        UserError: if the latent of the model has no layers.
 
     Example:
         >>> from lebm.callbacks import LayerReconstruction
@@ -164,7 +161,7 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         seed: seed of the classifiers.
 
     Raises:
-        UserError: if the latent of the model has no layers, or the data have no labels or no training split.
+        UserError: if the data have no labels or no training split.
 
     Example:
         >>> from lebm.callbacks import LayerClassification
@@ -245,7 +242,7 @@ class LatentAttack(NeedsLayers, EvaluationCallback):
         steps: number of gradient steps.
 
     Raises:
-        UserError: if the latent of the model has no layers, or the model has no encoder.
+        UserError: if the model has no encoder.
 
     Example:
         >>> from lebm.callbacks import LatentAttack

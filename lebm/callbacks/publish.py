@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -56,11 +56,10 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
     path = write_png(folder / f"{moment(trainer)}.png", picture)
     write_png(folder / "latest.png", picture)
     for logger in trainer.loggers:
-        writer: Any = getattr(logger, "experiment", None)
         if hasattr(logger, "log_image"):
             logger.log_image(key, [picture], step=step)
-        elif hasattr(writer, "add_image"):
-            writer.add_image(key, picture, global_step=step, dataformats="HWC")
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(key, picture, global_step=step, dataformats="HWC")
     return path
 
 
@@ -71,16 +70,14 @@ def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
     """
     if not _acts(trainer):
         return
-    numbers: Any = values.detach().double().flatten().cpu().numpy()
+    key, numbers = f"histograms/{name}", values.detach().double().flatten().cpu().numpy()
     for logger in trainer.loggers:
-        writer: Any = getattr(logger, "experiment", None)
         if isinstance(logger, WandbLogger):
             import wandb
 
-            picture: dict[str, Any] = {f"histograms/{name}": wandb.Histogram(numbers)}
-            logger.log_metrics(picture, trainer.global_step)
-        elif hasattr(writer, "add_histogram"):
-            writer.add_histogram(f"histograms/{name}", numbers, global_step=trainer.global_step)
+            logger.log_metrics({key: wandb.Histogram(numbers)}, trainer.global_step)  # type: ignore[dict-item]
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_histogram(key, numbers, global_step=trainer.global_step)
 
 
 def takes_tables(trainer: Trainer) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lebm.callbacks.base import Batch, EvaluationCallback, at_least
@@ -113,9 +114,8 @@ class SampleSentences(SampleGrid):
         for name in (moment(trainer), "latest"):
             write_text(folder / f"{name}.txt", text)
         for logger in trainer.loggers:
-            writer: Any = getattr(logger, "experiment", None)
-            if hasattr(writer, "add_text"):
-                writer.add_text("samples", "\n\n".join(sentences), global_step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("samples", "\n\n".join(sentences), global_step=trainer.global_step)
         _publish(trainer, "sentence", sentences)
 
 

@@ -74,6 +74,10 @@ class TrainingCLI(RecipeCLI):
 
     def __init__(self, request: Request, held: contextlib.ExitStack) -> None:
         self.held = held
+        if request.run is not None and any("model" in setting.sections for setting in request.settings):
+            # Settings of the model override the model of the checkpoint.
+            _, content = checkpoint.newest(Path(request.flags.get("ckpt_path") or request.run))
+            request.settings.insert(0, Setting("model", content.get("hyper_parameters"), None))
         super().__init__(request)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -81,15 +85,6 @@ class TrainingCLI(RecipeCLI):
         begin = LambdaCallback(on_train_start=lambda *_: setattr(self, "begun", True))
         trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
         return trainer
-
-    def all_settings(self) -> list[Setting]:
-        """Return the settings of the request; model settings override the model of the checkpoint."""
-        request = self.request
-        changed = any("model" in setting.sections for setting in request.settings)
-        if request.run is None or not changed:
-            return request.settings
-        _, content = checkpoint.newest(Path(request.flags.get("ckpt_path") or request.run))
-        return [Setting("model", content.get("hyper_parameters"), None), *request.settings]
 
     def prepare_run(self) -> None:
         if self.request.verb == "fit":

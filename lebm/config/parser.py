@@ -27,7 +27,7 @@ from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.component import recorded
 from lebm.config import messages
-from lebm.config.recipes import TRUSTED, Setting, merged
+from lebm.config.recipes import TRUSTED, merged
 from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
@@ -56,8 +56,7 @@ class RecipeCLI(LightningCLI):
         self.wandb_id: str | None = None
         _allow(request.trust)
         with self._one_line():
-            self.settings = self.all_settings()
-            content, self.notes = merged(self.settings, request.trust)
+            content, self.notes = merged(request.settings, request.trust)
             text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
             super().__init__(
                 LatentModel,
@@ -80,10 +79,6 @@ class RecipeCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
-
-    def all_settings(self) -> list[Setting]:
-        """Return the settings of the request, which are merged and parsed."""
-        return self.request.settings
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
@@ -190,10 +185,10 @@ class RecipeCLI(LightningCLI):
             raise
         except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
             options = [str(key) for key in self.parser.get_defaults().keys(branches=True)]
-            line = messages.parser_line(error.message or str(error), self.settings, options)
+            line = messages.parser_line(error.message or str(error), self.request.settings, options)
             raise UserError(line) from error
         except OmegaConfBaseException as error:
-            raise UserError(messages.interpolation_line(error, self.settings)) from error
+            raise UserError(messages.interpolation_line(error, self.request.settings)) from error
         except (MisconfigurationException, ModuleNotFoundError) as error:
             trainer = getattr(self, "config", {}).get("trainer") or {}
             raise UserError(messages.trainer_line(error, trainer)) from error

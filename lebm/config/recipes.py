@@ -99,9 +99,8 @@ def run_name(recipe: str) -> str:
 def title(path: Path) -> str:
     """Return the first comment line of a recipe."""
     with path.open(encoding="utf-8") as lines:
-        return next(
-            (line.lstrip("# ").strip() for line in lines if line.startswith("#") and line.strip("# \n")), ""
-        )
+        comments = (line.strip("# \n") for line in lines if line.startswith("#"))
+        return next(filter(None, comments), "")
 
 
 def is_measured(path: Path) -> bool:
