@@ -56,7 +56,7 @@ class AnomalyDetection(EvaluationCallback):
         if not self._rows.update_called:
             self._explain(trainer, "the data has no 'anomaly' flags; give the data module a held_out_label")
             return
-        self._bad.refuse(f"{stage} anomaly scores", LOWER_STEP)
+        self._bad.refuse(f"{stage} anomaly scores", LOWER_STEP.format("posterior"))
         rows = {name: column.cpu() for name, column in self._rows.table().items()}
         metrics = anomaly_figures(rows["score"], rows["anomaly"].bool())
         if not metrics:

@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import Trainer
 
-from lebm.callbacks.base import Batch, EvaluationCallback, at_least, data_of, has_split, log, whole_split
-from lebm.errors import UserError
+from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, at_least, data_of, log, whole_split
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.metrics import frechet
@@ -61,7 +60,7 @@ class FrechetDistance(EvaluationCallback):
         self.n_samples, self.split, self.every_n_epochs = n_samples, split, every_n_epochs
         self.chunk_size, self.steps, self.seed = chunk_size, steps, seed
         self._bad = NonFinite()
-        self._measured_data: object = None
+        self._measured_data: object = "none yet"
         self._unavailable = False
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
@@ -78,9 +77,7 @@ class FrechetDistance(EvaluationCallback):
             self._metric.update(self.features(x[finite]), real=False)
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        self._bad.refuse(
-            "generated samples", "look at mcmc/prior/nonfinite and lower the prior sampler's step size"
-        )
+        self._bad.refuse("generated samples", LOWER_STEP.format("prior"))
         self.report(model, {f"{stage}/{self.features.figure}": float(self._metric.compute())})
         self.protocol.update(
             figure=self.features.figure,
@@ -112,15 +109,11 @@ class FrechetDistance(EvaluationCallback):
 
     def _measure_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         """Measure the real images, once, because a new pass resets only the samples."""
-        if not has_split(trainer, self.split):
-            raise UserError(
-                f"FrechetDistance: the data module has no {self.split} split with an evaluation_dataloader"
-            )
         if self._measured_data is data_of(trainer):
             return
         empty = self.features(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
         self._metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
-        for rows in whole_split(trainer, model.device, self.split):
+        for rows in whole_split(trainer, model.device, self.split, "FrechetDistance"):
             x = rows["x"].float()
             check_images(x, f"the {self.split} data")
             self._metric.update(self.features(x), real=True)

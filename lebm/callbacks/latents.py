@@ -27,6 +27,11 @@ class PosteriorLatents(EvaluationCallback):
         n: number of latents, at least 2.
         steps: length of the prior's chains; the model's default if ``None``.
         seed: seed of the noise of these chains.
+
+    Example:
+        >>> from lebm.callbacks import PosteriorLatents
+        >>> PosteriorLatents(n=500).n
+        500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:

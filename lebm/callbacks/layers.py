@@ -12,15 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import (
-    Batch,
-    EvaluationCallback,
-    at_least,
-    double_mean,
-    fitting,
-    has_split,
-    whole_split,
-)
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least, double_mean, fitting, whole_split
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.latent_model import HasLayers, LatentModel
@@ -131,9 +123,8 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if not fitting(trainer):
             name = f"{stage}/reconstruction_mse_above"
-            self.report(
-                model, {f"{name}_{k}": float(error.compute()) for k, error in enumerate(self._errors)}
-            )
+            values = {f"{name}_{k}": float(error.compute()) for k, error in enumerate(self._errors)}
+            self.report(model, values)
             lower = "one draw of the prior given the layers above"
             self.protocol.update(range=[-1, 1], lower_layers=lower, steps=self.steps)
 
@@ -178,12 +169,9 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         self._latent = ""
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        if not has_split(trainer, "train") or "label" not in batch:
-            raise UserError(
-                "LayerClassification needs labels, and a data module with a train split and an"
-                " evaluation_dataloader"
-            )
-        for part in whole_split(trainer, model.device, "train"):
+        if "label" not in batch:
+            raise UserError("LayerClassification needs data with labels")
+        for part in whole_split(trainer, model.device, "train", "LayerClassification"):
             if self.limit is not None:
                 keep = part["index"] < self.limit
                 part = {name: value[keep] for name, value in part.items()}
@@ -214,11 +202,10 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         parts = {f"layer_{layer}": part for layer, part in layers} | {"all": slice(None)}
         values: dict[str, float] = {}
         settings = {"epochs": self.epochs, "seed": self.seed}
-        count = len(truth)
         for name, part in parts.items():
             seen, tested = (z[:, part], labels), (unseen[:, part], truth)
             share = classify(seen, tested, hidden=self.hidden, **settings)
-            low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
+            low, high = binomtest(round(share * len(truth)), len(truth)).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
         self.report(model, values)

@@ -119,7 +119,7 @@ class ReconstructionError(EvaluationCallback):
         self._mean.update(error[finite])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        self._bad.refuse(f"{stage} reconstructions", LOWER_STEP)
+        self._bad.refuse(f"{stage} reconstructions", LOWER_STEP.format("posterior"))
         value = float(self._mean.compute())
         if value == value:  # NaN without any sample
             self.report(model, {f"{stage}/reconstruction_mse": value})

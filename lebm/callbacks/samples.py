@@ -20,8 +20,7 @@ from lebm.models.frozen import frozen
 from lebm.plots import image_grid
 from lebm.samplers.noise import Noise
 
-TABLED = 16
-"""Images per table, because every image is a separate file and each epoch may have a table."""
+TABLED = 16  # images per table, because every image is a separate file and each epoch may have a table
 
 
 class SampleGrid(EvaluationCallback):
