@@ -59,7 +59,7 @@ class ReconstructionGrid(EvaluationCallback):
         rows = len(dataset)
         if batches < len(loader):
             rows = min(rows, int(batches) * size)  # limit_val_batches or limit_test_batches
-        labels = getattr(dataset, "labels", None)
+        labels: Any = getattr(dataset, "labels", None)
         known = isinstance(labels, Tensor) and len(labels) == len(dataset)
         classes = labels[:rows].cpu().numpy() if known else None
         return torch.from_numpy(spread_rows(classes, rows, self.n, self.seed))

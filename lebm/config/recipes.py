@@ -26,7 +26,6 @@ HOMES = (
     *("lebm.density_ratio", "lightning.pytorch.loggers"),
 )
 _BLOCKS = "data/"
-_OVERLAYS = ("loggers/", "inference/", "prior/")
 
 
 def folder() -> Path:
@@ -40,11 +39,6 @@ def folder() -> Path:
 def names() -> dict[str, Path]:
     """Return the files of all recipes and overlays by name, such as ``latent_mle/mnist``."""
     return {name: path for name, path in _files().items() if not name.startswith(_BLOCKS)}
-
-
-def experiments() -> dict[str, Path]:
-    """Return the files of the recipes that train a model by themselves, without the overlays."""
-    return {name: path for name, path in names().items() if not name.startswith(_OVERLAYS)}
 
 
 def blocks() -> dict[str, Path]:
