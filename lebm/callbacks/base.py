@@ -146,12 +146,9 @@ def at_least(least: int, **numbers: int | None) -> None:
 
 
 def double_mean(device: torch.device, nan_strategy: Literal["warn", "disable"] = "disable") -> MeanMetric:
-    """Return a mean metric on a device, in double precision.
-
-    The dtype is set last, because after a move to a device the metric rounds inputs to single precision.
-    """
+    """Return a mean metric on a device, in double precision."""
     mean = MeanMetric(nan_strategy=nan_strategy).to(device)
-    mean.set_dtype(torch.float64)
+    mean.set_dtype(torch.float64)  # last, because after a move the metric rounds inputs to single precision
     return mean
 
 

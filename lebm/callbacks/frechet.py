@@ -35,7 +35,6 @@ class FrechetDistance(EvaluationCallback):
         seed: seed of the noise of the samples.
 
     Raises:
-        ValueError: for an argument out of range.
         UserError: if the data module lacks the split, or if images or samples have a wrong shape or range.
 
     Example:

@@ -36,18 +36,11 @@ def _acts(trainer: Trainer) -> bool:
 
 
 def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | None:
-    """Write a picture into the run folder, and log it to every logger that supports images.
+    """Write a picture into the run folder, and log it as ``images/<name>`` to loggers that support images.
 
-    The files are ``<run>/images/<name>/<when>.png`` and ``latest.png`` in the same folder. ``<when>`` is
+    The picture is ``(height, width, 3)`` of ``uint8``. The files are ``images/<name>/<when>.png``, whose path
+    is returned, and ``latest.png`` beside it, in the trainer's ``default_root_dir``. ``<when>`` is
     ``epoch-0003-step-00001200`` in training, and ``validate`` or ``test`` otherwise. Epochs count from 1.
-
-    Args:
-        trainer: trainer whose ``default_root_dir`` is the run folder.
-        name: name of the picture, ``images/<name>`` in loggers.
-        picture: picture ``(height, width, 3)`` of ``uint8``.
-
-    Returns:
-        Path of the file, or ``None`` if nothing was written.
     """
     if not _acts(trainer):
         return None
@@ -101,10 +94,7 @@ def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Ite
 
 
 def moment(trainer: Trainer) -> str:
-    """Return the current epoch and step, or the kind of pass, as part of a file name.
-
-    Epochs count from 1, with the same number in training, in validation and after training.
-    """
+    """Return the current epoch, from 1, and step, or the kind of pass, as part of a file name."""
     if fitting(trainer):
         epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is too high after the last one
         return f"epoch-{epoch:04d}-step-{trainer.global_step:08d}"

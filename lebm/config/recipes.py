@@ -6,7 +6,6 @@ import difflib
 import importlib
 import importlib.util
 import inspect
-import itertools
 import pydoc
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,9 +72,8 @@ def find(recipe: str) -> Path:
         return files[name]
     if path.is_dir():
         raise UserError(f"{recipe} is a folder, not a recipe; to continue a run: lebm fit --resume {recipe}")
-    near = difflib.get_close_matches(name, known, n=1) or [
-        other for other in known if other.split("/")[-1] == name.split("/")[-1]
-    ]
+    alike = [other for other in known if other.split("/")[-1] == name.split("/")[-1]]
+    near = difflib.get_close_matches(name, known, n=1) or alike
     hint = f"did you mean {near[0]!r}?" if near else "lebm ls lists the recipes"
     raise UserError(f"no recipe {recipe!r}, neither by file nor by name; {hint}")
 
@@ -92,16 +90,13 @@ def run_name(recipe: str) -> str:
 
 def title(path: Path) -> str:
     """Return the first comment line of a recipe."""
-    with path.open(encoding="utf-8") as lines:
-        comments = (line.strip("# \n") for line in lines if line.startswith("#"))
-        return next(filter(None, comments), "")
+    found = re.search(r"^# *([^#\s].*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def is_measured(path: Path) -> bool:
     """Return whether the header of a recipe states that it has been run at full length."""
-    with path.open(encoding="utf-8") as lines:
-        header = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
-        return any(line.startswith("# Status   run at full length") for line in header)
+    return "\n# Status   run at full length" in path.read_text(encoding="utf-8")
 
 
 class Setting(NamedTuple):
