@@ -17,7 +17,6 @@ from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import image_grid
 
 TABLED = 25
-SPLITS = {"val": "validation", "test": "test"}
 
 
 class AnomalyDetection(EvaluationCallback):
@@ -85,7 +84,7 @@ def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
     top = rows["score"].argsort(descending=True, stable=True)[:TABLED]
     shown = {"row": rows["index"], "class": rows["label"], "anomaly": anomaly, "score": rows["score"]}
     columns = {name: column[top].tolist() for name, column in shown.items()}
-    split = getattr(data_of(trainer), SPLITS[stage], None)
+    split = getattr(data_of(trainer), {"val": "validation", "test": "test"}[stage], None)
     if isinstance(split, ImageRows):
         images = split.observations(rows["index"][top].numpy())
         columns["image"] = [image_grid(image[None], 1) for image in images]

@@ -100,8 +100,6 @@ class EvaluationCallback(Callback, Component):
             )
         return outputs[name]
 
-    # Hooks of Lightning
-
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:

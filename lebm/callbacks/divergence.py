@@ -143,6 +143,8 @@ class Divergence(Callback, Component):
     ) -> None:
         check_choice("policy", policy, ("stop", "recover"))
         at_least(1, keep_every=keep_every, max_recoveries=max_recoveries)
+        if max_energy_gap is not None and not max_energy_gap > 0:
+            raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
         if not 0 < shrink < 1:
             raise ValueError(f"shrink must be in (0, 1), not {shrink}")
         self.policy, self.max_energy_gap = policy, max_energy_gap
@@ -308,6 +310,8 @@ class ChainHealth(EvaluationCallback):
         policy: Literal["warn", "stop"] = "warn",
     ) -> None:
         check_choice("policy", policy, ("warn", "stop"))
+        if not max_energy_gap > 0:
+            raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
         self.max_energy_gap, self.min_acceptance = max_energy_gap, min_acceptance
         self.min_diversity, self.policy = min_diversity, policy
 

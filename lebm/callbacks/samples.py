@@ -108,10 +108,9 @@ class SampleSentences(SampleGrid):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         sentences = likelihood_of_sentences(model, type(self).__name__).spell(x)
-        folder = Path(trainer.default_root_dir) / "samples"
         text = "".join(f"{sentence}\n" for sentence in sentences)
         for name in (moment(trainer), "latest"):
-            write_text(folder / f"{name}.txt", text)
+            write_text(Path(trainer.default_root_dir, "samples", f"{name}.txt"), text)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("samples", "\n\n".join(sentences), global_step=trainer.global_step)
