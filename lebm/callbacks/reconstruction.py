@@ -60,7 +60,7 @@ class ReconstructionGrid(EvaluationCallback):
         if batches < len(loader):
             rows = min(rows, int(batches) * size)  # limit_val_batches or limit_test_batches
         labels: Any = getattr(dataset, "labels", None)
-        known = isinstance(labels, Tensor) and len(labels) == len(dataset)
+        known = isinstance(labels, Tensor) and labels.shape == (len(dataset),)
         classes = labels[:rows].cpu().numpy() if known else None
         return torch.from_numpy(spread_rows(classes, rows, self.n, self.seed))
 
