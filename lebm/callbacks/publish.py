@@ -63,7 +63,8 @@ def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
     """
     if not _acts(trainer):
         return
-    key, numbers = f"histograms/{name}", values.detach().double().flatten().cpu().numpy()
+    key = f"histograms/{name}"
+    numbers: Any = values.detach().double().flatten().cpu().numpy()
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             import wandb
