@@ -165,8 +165,6 @@ class Divergence(Callback, Component):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.recoveries = list(state_dict.get("recoveries", []))
 
-    # Checks
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.policy == "recover":
             self._rollback.keep(trainer, pl_module)

@@ -13,6 +13,7 @@ from lebm.evaluation.draws import CHUNK, check_images, sample_chunks
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
 from lebm.metrics.rows import NonFinite
+from lebm.models.layers import check_choice
 
 
 class FrechetDistance(EvaluationCallback):
@@ -55,6 +56,7 @@ class FrechetDistance(EvaluationCallback):
     ) -> None:
         at_least(2, n_samples=n_samples)
         at_least(1, chunk_size=chunk_size, every_n_epochs=every_n_epochs)
+        check_choice("split", split, ("train", "validation", "test"))
         self.features = features or InceptionFeatures()
         self.n_samples, self.split, self.every_n_epochs = n_samples, split, every_n_epochs
         self.chunk_size, self.steps, self.seed = chunk_size, steps, seed
