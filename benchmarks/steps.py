@@ -226,6 +226,8 @@ def recipe(name: str, device: str) -> Variants:
     return {"step": stepper(model.to(device), batch_of(model, data.batch_size, device))}
 
 
+EXPERIMENTS = [name for name in recipes.names() if not name.startswith(("loggers/", "inference/", "prior/"))]
+"""Recipes that train a model by themselves, without the overlays."""
 GROUPS: dict[str, Callable[[str], Variants]] = {
     **{f"steps/lebm-{size}": partial(latent_mle, size) for size in SIZES},
     **{f"dual_mcmc/{size}/step": partial(teaching, size, "step") for size in TEACHING},
@@ -235,6 +237,6 @@ GROUPS: dict[str, Callable[[str], Variants]] = {
     **{f"text/{size}/mixed": partial(text, size, True) for size in TEXTS},
     "steps/by-stage": by_stage,
     "steps/trainer": trainer,
-    **{f"recipes/{name}": partial(recipe, name) for name in recipes.experiments()},
+    **{f"recipes/{name}": partial(recipe, name) for name in EXPERIMENTS},
 }
 """Builders of the groups on a device, by name."""

@@ -183,9 +183,7 @@ def public_path(cls: type) -> str:
     """
     name = cls.__qualname__
     package = ""
-    home = cls.__module__.replace(
-        "__mp_main__", "__main__"
-    )  # name of the module in the processes of a notebook
+    home = cls.__module__.replace("__mp_main__", "__main__")  # as in the processes of a notebook
     for part in home.split("."):
         package = f"{package}.{part}".lstrip(".")
         names = vars(sys.modules[package]) if package in sys.modules else {}

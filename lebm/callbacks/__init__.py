@@ -1,8 +1,7 @@
 """Lightning callbacks, which measure, draw or check a run.
 
-:mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` draws the pictures. Callbacks use only the
-methods of :class:`~lebm.estimators.LatentModel` and of the protocols in :mod:`lebm.estimators.latent_model`,
-except for :class:`StagePicture`, which shows the stages of a :class:`~lebm.models.RatioPrior`.
+:mod:`lebm.evaluation` computes the values and :mod:`lebm.plots` draws the pictures. Callbacks use only
+:class:`~lebm.estimators.LatentModel` and its protocols, except for :class:`StagePicture`.
 """
 
 from lebm.callbacks.anomaly import AnomalyDetection
@@ -20,8 +19,8 @@ from lebm.callbacks.latents import (
 from lebm.callbacks.layers import HierarchicalSamples, LatentAttack, LayerClassification, LayerReconstruction
 from lebm.callbacks.publish import publish_histogram, publish_image, publish_table
 from lebm.callbacks.reconstruction import ReconstructionError, ReconstructionGrid, RevisionError
-from lebm.callbacks.samples import SampleGrid
-from lebm.callbacks.sentences import SampleSentences, SentenceBounds, SentenceQuality
+from lebm.callbacks.samples import SampleGrid, SampleSentences
+from lebm.callbacks.sentences import SentenceBounds, SentenceQuality
 
 __all__ = [
     "AnomalyDetection",

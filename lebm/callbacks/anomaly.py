@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, data_of, has_split, log
+from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, data_of, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
 from lebm.data.rows import ImageRows
 from lebm.estimators.latent_model import LatentModel
@@ -17,7 +17,6 @@ from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import image_grid
 
 TABLED = 25
-SPLITS = {"val": "validation", "test": "test"}
 
 
 class AnomalyDetection(EvaluationCallback):
@@ -38,7 +37,6 @@ class AnomalyDetection(EvaluationCallback):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._rows, self._bad = RowCollector(["score", "anomaly", "label"]), NonFinite()
         self._explained = False
 
@@ -57,12 +55,8 @@ class AnomalyDetection(EvaluationCallback):
         if not self._rows.update_called:
             self._explain(trainer, "the data has no 'anomaly' flags; give the data module a held_out_label")
             return
-        self._bad.refuse(
-            f"{stage} anomaly scores",
-            "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",
-        )
+        self._bad.refuse(f"{stage} anomaly scores", LOWER_STEP.format("posterior"))
         rows = {name: column.cpu() for name, column in self._rows.table().items()}
-        self._rows.reset()
         metrics = anomaly_figures(rows["score"], rows["anomaly"].bool())
         if not metrics:
             count = "only" if rows["anomaly"].any() else "no"
@@ -90,7 +84,7 @@ def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
     top = rows["score"].argsort(descending=True, stable=True)[:TABLED]
     shown = {"row": rows["index"], "class": rows["label"], "anomaly": anomaly, "score": rows["score"]}
     columns = {name: column[top].tolist() for name, column in shown.items()}
-    split = getattr(data_of(trainer), SPLITS[stage]) if has_split(trainer, SPLITS[stage]) else None
+    split = getattr(data_of(trainer), {"val": "validation", "test": "test"}[stage], None)
     if isinstance(split, ImageRows):
         images = split.observations(rows["index"][top].numpy())
         columns["image"] = [image_grid(image[None], 1) for image in images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,8 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 
 Batch = Mapping[str, Tensor]
+
+LOWER_STEP = "look at mcmc/{0}/nonfinite and lower the {0} sampler's step size"
 
 log = logging.getLogger("lebm.callbacks")
 
@@ -49,11 +52,15 @@ class EvaluationCallback(Callback, Component):
 
     every_n_epochs: int | None = 1
     first_batch = True
-    _open = False
+    _measured = ""  # the stage of the pass, if the callback acts in it
 
-    def __init__(self) -> None:
-        self.figures: dict[str, float] = {}
-        self.protocol: dict[str, Any] = {}
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        return {}
+
+    @cached_property
+    def protocol(self) -> dict[str, Any]:
+        return {}
 
     def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         """Reject a model or data that cannot be measured, in every pass, so before training has ended."""
@@ -93,50 +100,35 @@ class EvaluationCallback(Callback, Component):
             )
         return outputs[name]
 
-    # Hooks of Lightning
-
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking:
-            if "figures" not in vars(self):
-                raise UserError(
-                    f"{type(self).__name__}.__init__ must call super().__init__() before anything else"
-                )
             self.check(trainer, pl_module, batch)
-            self._open = self.wanted(trainer, _stage(trainer))
+            stage = "test" if trainer.testing else "val"
+            self._measured = stage if self.wanted(trainer, stage) else ""
             self.first_batch = True
-            if self._open:
+            if self._measured:
                 for part in vars(self).values():
                     if isinstance(part, Metric):
                         part.to(pl_module.device).reset()
-                self.begin(trainer, pl_module, _stage(trainer), batch)
+                self.begin(trainer, pl_module, stage, batch)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._open and dataloader_idx == 0:
-            self.collect(trainer, pl_module, _stage(trainer), outputs, batch)
+        if self._measured and dataloader_idx == 0:
+            self.collect(trainer, pl_module, self._measured, outputs, batch)
             self.first_batch = False
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if self._open:
-            self._open = False
-            self.finish(trainer, pl_module, _stage(trainer))
+        if stage := self._measured:
+            self._measured = ""
+            self.finish(trainer, pl_module, stage)
 
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
-
-
-def _stage(trainer: Trainer) -> str:
-    return "test" if trainer.testing else "val"
 
 
 def fitting(trainer: Trainer) -> bool:
@@ -152,12 +144,9 @@ def at_least(least: int, **numbers: int | None) -> None:
 
 
 def double_mean(device: torch.device, nan_strategy: Literal["warn", "disable"] = "disable") -> MeanMetric:
-    """Return a mean metric on a device, in double precision.
-
-    The dtype is set last, because after a move to a device the metric rounds inputs to single precision.
-    """
+    """Return a mean metric on a device, in double precision."""
     mean = MeanMetric(nan_strategy=nan_strategy).to(device)
-    mean.set_dtype(torch.float64)
+    mean.set_dtype(torch.float64)  # last, because after a move the metric rounds inputs to single precision
     return mean
 
 
@@ -166,17 +155,15 @@ def data_of(trainer: Trainer) -> Any:
     return getattr(trainer, "datamodule", None)  # Lightning sets the attribute only if there is a data module
 
 
-def has_split(trainer: Trainer, split: str) -> bool:
-    """Return whether the data module gives the rows of a split, ``train``, ``validation`` or ``test``."""
-    data = data_of(trainer)
-    return getattr(data, split, None) is not None and hasattr(data, "evaluation_dataloader")
+def whole_split(trainer: Trainer, device: torch.device, split: str, who: str) -> Iterator[dict[str, Tensor]]:
+    """Iterate over the batches of this process of a split, in order, without augmentation.
 
-
-def whole_split(trainer: Trainer, device: torch.device, split: str) -> Iterator[dict[str, Tensor]]:
-    """Iterate over the batches of a split (:func:`has_split`) of this process, in order, without
-    augmentation.
+    Raises:
+        UserError: if the data module lacks the split; the message begins with ``who``, a callback.
     """
     data = data_of(trainer)
+    if getattr(data, split, None) is None or not hasattr(data, "evaluation_dataloader"):
+        raise UserError(f"{who}: the data module has no {split} split with an evaluation_dataloader")
     for batch in data.evaluation_dataloader(getattr(data, split)):
         batch = data.on_before_batch_transfer(batch, 0)
         batch = data.transfer_batch_to_device(batch, device, 0)

@@ -165,8 +165,6 @@ class Divergence(Callback, Component):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.recoveries = list(state_dict.get("recoveries", []))
 
-    # Checks
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.policy == "recover":
             self._rollback.keep(trainer, pl_module)
@@ -197,9 +195,7 @@ class Divergence(Callback, Component):
                 for parameter in group["params"]:
                     parameter.grad = None  # so that the optimiser changes nothing in this step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if not _due(trainer, pl_module.device):
             return
         cause = _broken("parameter", pl_module.named_parameters())
@@ -224,11 +220,9 @@ class Divergence(Callback, Component):
     def revision_cause(self, revised: Mapping[str, Tensor]) -> str:
         """Return the fault of the revised tensors of a step, in words; empty if there is none."""
         for name, value in revised.items():
-            bad = int((~finite_rows(value.reshape(1) if not value.dim() else value)).sum())
-            if bad and not value.dim():
-                return f"the {name} is not finite"
-            if bad:
-                return f"the {name} are not finite ({bad} of {len(value)} rows)"
+            if bad := int((~finite_rows(torch.atleast_1d(value))).sum()):
+                rows = f" are not finite ({bad} of {len(value)} rows)" if value.dim() else " is not finite"
+                return f"the {name}{rows}"
         if cause := self._gap_cause(revised.get("energy gap")):
             return cause
         images, generated = revised.get("revised images"), revised.get("generated images")
@@ -313,16 +307,13 @@ class ChainHealth(EvaluationCallback):
         min_diversity: float = 0.1,
         policy: Literal["warn", "stop"] = "warn",
     ) -> None:
-        super().__init__()
         check_choice("policy", policy, ("warn", "stop"))
         if not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
         self.max_energy_gap, self.min_acceptance = max_energy_gap, min_acceptance
         self.min_diversity, self.policy = min_diversity, policy
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if not _logged(trainer):
             return  # values exist on logged steps only, and reading them waits for the device
         for name, value in trainer.callback_metrics.items():

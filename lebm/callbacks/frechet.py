@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from lightning.pytorch import Trainer
 
-from lebm.callbacks.base import Batch, EvaluationCallback, at_least, data_of, has_split, log, whole_split
-from lebm.errors import UserError
+from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, at_least, data_of, log, whole_split
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.image import CHUNK, check_images, sample_chunks
+from lebm.evaluation.draws import CHUNK, sample_chunks
+from lebm.evaluation.image import check_images
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures
 from lebm.metrics.rows import NonFinite
@@ -37,7 +37,6 @@ class FrechetDistance(EvaluationCallback):
         seed: seed of the noise of the samples.
 
     Raises:
-        ValueError: for an argument out of range.
         UserError: if the data module lacks the split, or if images or samples have a wrong shape or range.
 
     Example:
@@ -56,7 +55,6 @@ class FrechetDistance(EvaluationCallback):
         steps: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         at_least(2, n_samples=n_samples)
         at_least(1, chunk_size=chunk_size, every_n_epochs=every_n_epochs)
         check_choice("split", split, ("train", "validation", "test"))
@@ -64,8 +62,7 @@ class FrechetDistance(EvaluationCallback):
         self.n_samples, self.split, self.every_n_epochs = n_samples, split, every_n_epochs
         self.chunk_size, self.steps, self.seed = chunk_size, steps, seed
         self._bad = NonFinite()
-        self._metric: frechet.FrechetDistance | None = None
-        self._measured_data: object = None
+        self._measured_data: object = "none yet"
         self._unavailable = False
 
     def wanted(self, trainer: Trainer, stage: str) -> bool:
@@ -73,21 +70,16 @@ class FrechetDistance(EvaluationCallback):
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self.features.to(model.device).eval()
-        with torch.no_grad():
-            self._metric = self._measured_real(trainer, model, batch)
-            part, shape = (trainer.global_rank, trainer.world_size), batch["x"].shape[1:]
-            chunks = sample_chunks(
-                model, self.n_samples, self.seed, shape, self.chunk_size, self.steps, part=part
-            )
-            for first, x, finite in chunks:
-                self._bad.update(finite, torch.arange(first, first + len(x), device=x.device))
-                self._metric.update(self.features(x[finite]), real=False)
+        self._measure_real(trainer, model, batch)
+        part, shape = (trainer.global_rank, trainer.world_size), batch["x"].shape[1:]
+        size, steps = self.chunk_size, self.steps
+        chunks = sample_chunks(model, self.n_samples, self.seed, shape, size, steps, part=part)
+        for first, x, finite in chunks:
+            self._bad.update(finite, torch.arange(first, first + len(x), device=x.device))
+            self._metric.update(self.features(x[finite]), real=False)
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        assert self._metric is not None
-        self._bad.refuse(
-            "generated samples", "look at mcmc/prior/nonfinite and lower the prior sampler's step size"
-        )
+        self._bad.refuse("generated samples", LOWER_STEP.format("prior"))
         self.report(model, {f"{stage}/{self.features.figure}": float(self._metric.compute())})
         self.protocol.update(
             figure=self.features.figure,
@@ -117,20 +109,14 @@ class FrechetDistance(EvaluationCallback):
                 log.warning("%s", problem or "FID is left out: another process found no Inception weights")
         return ready
 
-    def _measured_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> frechet.FrechetDistance:
-        """Return the metric with the real images alone, which are measured once."""
-        if self._metric is not None and self._measured_data is data_of(trainer):
-            self._metric.reset()  # resets only the samples
-            return self._metric
-        if not has_split(trainer, self.split):
-            raise UserError(
-                f"FrechetDistance: the data module has no {self.split} split with an evaluation_dataloader"
-            )
+    def _measure_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        """Measure the real images, once, because a new pass resets only the samples."""
+        if self._measured_data is data_of(trainer):
+            return
         empty = self.features(batch["x"].new_zeros((1, *batch["x"].shape[1:])).float())
-        metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
-        for rows in whole_split(trainer, model.device, self.split):
+        self._metric = frechet.FrechetDistance(empty.shape[1]).to(model.device)
+        for rows in whole_split(trainer, model.device, self.split, "FrechetDistance"):
             x = rows["x"].float()
             check_images(x, f"the {self.split} data")
-            metric.update(self.features(x), real=True)
+            self._metric.update(self.features(x), real=True)
         self._measured_data = data_of(trainer)
-        return metric

@@ -29,20 +29,15 @@ class PosteriorLatents(EvaluationCallback):
         seed: seed of the noise of these chains.
 
     Example:
-        >>> from lebm.callbacks.latents import PosteriorLatents
-        >>> class Spread(PosteriorLatents):
-        ...     def finish(self, trainer, model, stage):
-        ...         self.report(model, {f"{stage}/spread": float(self.latents().std())})
-        >>> Spread(n=500).n
+        >>> from lebm.callbacks import PosteriorLatents
+        >>> PosteriorLatents(n=500).n
         500
     """
 
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
-        super().__init__()
         at_least(2, n=n)
         self.n, self.steps, self.seed = n, steps, seed
         self._rows = RowCollector(["z"])
-        self._held = 0
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         self._held = 0
@@ -55,9 +50,7 @@ class PosteriorLatents(EvaluationCallback):
 
     def latents(self) -> Tensor:
         """Return the first ``n`` latents of all processes, ``(n, d)``, or all rows of a shorter pass."""
-        posterior = self._rows.table()["z"][: self.n]
-        self._rows.reset()
-        return posterior
+        return self._rows.table()["z"][: self.n]
 
 
 class LatentPicture(PosteriorLatents):
@@ -84,7 +77,7 @@ class LatentPicture(PosteriorLatents):
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         posterior = self.latents()
         prior, self._prior = self._prior, None
-        if prior is not None and posterior.shape[0] > 1:
+        if prior is not None and len(posterior) > 1:
             publish_image(trainer, "latents", latent_picture(prior, posterior))
             for name, latents in (("prior", prior), ("posterior", posterior)):
                 if latents.isfinite().all():
@@ -169,7 +162,6 @@ class InterpolationGrid(EvaluationCallback):
     """
 
     def __init__(self, pairs: int = 6, columns: int = 10) -> None:
-        super().__init__()
         at_least(1, pairs=pairs)
         at_least(2, columns=columns)
         self.pairs, self.columns = pairs, columns
@@ -200,9 +192,6 @@ class LatentTraversal(EvaluationCallback):
     """
 
     def __init__(self, extent: float = 2.5, columns: int = 11, rows: int = 24) -> None:
-        super().__init__()
-        if not extent > 0:
-            raise ValueError(f"extent must be positive, not {extent}")
         at_least(2, columns=columns)
         at_least(1, rows=rows)
         self.extent, self.columns, self.rows = extent, columns, rows
@@ -248,7 +237,6 @@ class LongChain(EvaluationCallback):
     def __init__(
         self, lengths: tuple[int, ...] = (0, 60, 250, 500, 1000, 2500), n: int = 64, seed: int = 0
     ) -> None:
-        super().__init__()
         at_least(1, n=n)
         if not lengths or sorted(lengths) != list(lengths) or any(part < 0 or part % 10 for part in lengths):
             raise ValueError(f"lengths must rise in multiples of ten, not {list(lengths)}")

@@ -1,4 +1,7 @@
-"""Evaluation of the layers of a hierarchical model: pictures, errors, classifiers, and an attack."""
+"""Evaluation of the layers of a hierarchical model: pictures, errors, classifiers, and an attack.
+
+All callbacks raise a UserError for a model whose latent has no layers. Layer 1 is nearest to the data.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import (
-    Batch,
-    EvaluationCallback,
-    at_least,
-    double_mean,
-    fitting,
-    has_split,
-    whole_split,
-)
+from lebm.callbacks.base import Batch, EvaluationCallback, at_least, double_mean, fitting, whole_split
 from lebm.callbacks.publish import publish_image
 from lebm.errors import UserError
 from lebm.estimators.latent_model import HasLayers, LatentModel
@@ -29,7 +24,7 @@ from lebm.samplers.noise import Noise
 
 
 class NeedsLayers:
-    """Mixin of the callbacks for models with layers, of which layer 1 is nearest to the data."""
+    """Mixin of the callbacks for models with layers."""
 
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:
         if not isinstance(model, HasLayers):
@@ -51,9 +46,6 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
         columns: number of alternatives of the layer.
         steps: length of the chains; the default of the prior sampler if ``None``.
 
-    Raises:
-        UserError: if the latent of the model has no layers.
-
     Example:
         >>> from lebm.callbacks import HierarchicalSamples
         >>> HierarchicalSamples(rows=4).columns
@@ -63,7 +55,6 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
     every_n_epochs = None
 
     def __init__(self, rows: int = 8, columns: int = 10, steps: int | None = None) -> None:
-        super().__init__()
         at_least(1, rows=rows, columns=columns)
         self.rows, self.columns, self.steps = rows, columns, steps
 
@@ -73,23 +64,21 @@ class HierarchicalSamples(NeedsLayers, EvaluationCallback):
         noise = Noise.shards(0, "hierarchical")
         codes = model.sample_latent(self.rows + self.columns, steps=self.steps, generator=noise)
         for layer in range(len(model.layout)):
-            for kind in ("substitution", "conditional"):
-                z = self.codes(model, codes, layer, kind)
+            for kind, z in self.codes(model, codes, layer).items():
                 picture = image_grid(model.decode(z.flatten(0, 1)), self.columns + 1)
                 publish_image(trainer, f"layer_{layer + 1}_{kind}", picture)
 
-    def codes(self, model: HasLayers, codes: Tensor, layer: int, kind: str) -> Tensor:
-        """Return the latents of a grid, ``(rows, 1 + columns, d)``, with the first ``codes`` in column 0."""
-        own, others = codes.split([self.rows, self.columns])
-        changed = own.unsqueeze(1).expand(-1, self.columns, -1)
-        if kind == "substitution":
-            mask = model.layout.mask([layer], codes.device)
-            changed = torch.where(mask, others.unsqueeze(0).expand_as(changed), changed)
-        else:
-            noise = Noise.shards(0, "hierarchical", layer)
-            redrawn = model.redraw(changed.flatten(0, 1), [layer], steps=self.steps, generator=noise)
-            changed = redrawn.reshape(changed.shape)
-        return torch.cat([own.unsqueeze(1), changed], dim=1)
+    def codes(self, model: HasLayers, codes: Tensor, layer: int) -> dict[str, Tensor]:
+        """Return the latents of both grids, ``(rows, 1 + columns, d)``, with the first codes in column 0."""
+        own, others = codes[: self.rows, None], codes[self.rows :]
+        repeated = own.expand(-1, self.columns, -1)
+        noise = Noise.shards(0, "hierarchical", layer)
+        redrawn = model.redraw(repeated.flatten(0, 1), [layer], steps=self.steps, generator=noise)
+        changed = {
+            "substitution": torch.where(model.layout.mask([layer], codes.device), others, repeated),
+            "conditional": redrawn.reshape(repeated.shape),
+        }
+        return {kind: torch.cat([own, z], dim=1) for kind, z in changed.items()}
 
 
 class LayerReconstruction(NeedsLayers, EvaluationCallback):
@@ -104,9 +93,6 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
         n: number of images in the picture, from the first batch.
         steps: length of the prior's chains; the default of the prior sampler if ``None``.
 
-    Raises:
-        UserError: if the latent of the model has no layers.
-
     Example:
         >>> from lebm.callbacks import LayerReconstruction
         >>> LayerReconstruction(n=6).n
@@ -114,7 +100,6 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
     """
 
     def __init__(self, n: int = 12, steps: int | None = None) -> None:
-        super().__init__()
         at_least(1, n=n)
         self.n, self.steps = n, steps
         self._errors: list[Metric] = []
@@ -138,9 +123,8 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         if not fitting(trainer):
             name = f"{stage}/reconstruction_mse_above"
-            self.report(
-                model, {f"{name}_{k}": float(error.compute()) for k, error in enumerate(self._errors)}
-            )
+            values = {f"{name}_{k}": float(error.compute()) for k, error in enumerate(self._errors)}
+            self.report(model, values)
             lower = "one draw of the prior given the layers above"
             self.protocol.update(range=[-1, 1], lower_layers=lower, steps=self.steps)
 
@@ -148,7 +132,6 @@ class LayerReconstruction(NeedsLayers, EvaluationCallback):
 def _labelled(collected: RowCollector) -> tuple[Tensor, Tensor]:
     """Return latents and labels of the rows with a label, which is not negative."""
     rows = collected.table()
-    collected.reset()
     known = rows["label"] >= 0
     if not known.any():
         raise UserError("latents are compared with labels, and a split of the data has none")
@@ -156,8 +139,7 @@ def _labelled(collected: RowCollector) -> tuple[Tensor, Tensor]:
 
 
 class LayerClassification(NeedsLayers, EvaluationCallback):
-    """Accuracy of a classifier of each layer, as ``latent_accuracy/layer_1``, ... and
-    ``latent_accuracy/all``.
+    """Accuracy of classifiers of the layers, ``latent_accuracy/layer_1``, ..., ``latent_accuracy/all``.
 
     In ``validate`` and ``test``, a classifier of each layer (:func:`~lebm.metrics.classify`) is trained on
     latents of the training split and tested on the evaluated split. Latents are the means of q, or posterior
@@ -170,7 +152,7 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         seed: seed of the classifiers.
 
     Raises:
-        UserError: if the latent of the model has no layers, or the data have no labels or no training split.
+        UserError: if the data have no labels or no training split.
 
     Example:
         >>> from lebm.callbacks import LayerClassification
@@ -181,19 +163,15 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
     every_n_epochs = None
 
     def __init__(self, hidden: int = 256, epochs: int = 20, limit: int | None = None, seed: int = 0) -> None:
-        super().__init__()
         at_least(1, hidden=hidden, epochs=epochs, limit=limit)
         self.hidden, self.epochs, self.limit, self.seed = hidden, epochs, limit, seed
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
         self._latent = ""
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        if not has_split(trainer, "train") or "label" not in batch:
-            raise UserError(
-                "LayerClassification needs labels, and a data module with a train split and an"
-                " evaluation_dataloader"
-            )
-        for part in whole_split(trainer, model.device, "train"):
+        if "label" not in batch:
+            raise UserError("LayerClassification needs data with labels")
+        for part in whole_split(trainer, model.device, "train", "LayerClassification"):
             if self.limit is not None:
                 keep = part["index"] < self.limit
                 part = {name: value[keep] for name, value in part.items()}
@@ -204,17 +182,16 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
 
     def _add(self, rows: RowCollector, model: LatentModel, batch: Batch, outputs: Batch | None) -> None:
         x, index = model.observations(batch), batch["index"]
-        with torch.no_grad():
-            q = model.inferred(x)
-            self._latent = "one posterior sample" if q is None else "mean of q"
-            if q is not None:
-                z = q.mean
-            elif outputs is not None:
-                z = outputs["z"]
-            elif len(x):
-                z = model.encode(x, generator=model.sample_noise("classes", index))
-            else:
-                z = x.new_zeros(0, model.latent_dim)
+        q = model.inferred(x)
+        self._latent = "one posterior sample" if q is None else "mean of q"
+        if q is not None:
+            z = q.mean
+        elif outputs is not None:
+            z = outputs["z"]
+        elif len(x):
+            z = model.encode(x, generator=model.sample_noise("classes", index))
+        else:
+            z = x.new_zeros(0, model.latent_dim)
         rows.update(index=index, label=batch["label"], z=z)
 
     def finish(self, trainer: Trainer, model: Any, stage: str) -> None:
@@ -225,11 +202,10 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         parts = {f"layer_{layer}": part for layer, part in layers} | {"all": slice(None)}
         values: dict[str, float] = {}
         settings = {"epochs": self.epochs, "seed": self.seed}
-        count = len(truth)
         for name, part in parts.items():
             seen, tested = (z[:, part], labels), (unseen[:, part], truth)
             share = classify(seen, tested, hidden=self.hidden, **settings)
-            low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
+            low, high = binomtest(round(share * len(truth)), len(truth)).proportion_ci(method="wilson")
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
         self.report(model, values)
@@ -253,7 +229,7 @@ class LatentAttack(NeedsLayers, EvaluationCallback):
         steps: number of gradient steps.
 
     Raises:
-        UserError: if the latent of the model has no layers, or the model has no encoder.
+        UserError: if the model has no encoder.
 
     Example:
         >>> from lebm.callbacks import LatentAttack
@@ -264,11 +240,8 @@ class LatentAttack(NeedsLayers, EvaluationCallback):
     every_n_epochs = None
 
     def __init__(self, n: int = 32, radius: float = 0.2, steps: int = 50) -> None:
-        super().__init__()
         at_least(2, n=n)
         at_least(1, steps=steps)
-        if not radius > 0:
-            raise ValueError(f"radius must be positive, not {radius}")
         self.n, self.radius, self.steps = n, radius, steps
 
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -36,18 +36,11 @@ def _acts(trainer: Trainer) -> bool:
 
 
 def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | None:
-    """Write a picture into the run folder, and log it to every logger that supports images.
+    """Write a picture into the run folder, and log it as ``images/<name>`` to loggers that support images.
 
-    The files are ``<run>/images/<name>/<when>.png`` and ``latest.png`` in the same folder. ``<when>`` is
+    The picture is ``(height, width, 3)`` of ``uint8``. The files are ``images/<name>/<when>.png``, whose path
+    is returned, and ``latest.png`` beside it, in the trainer's ``default_root_dir``. ``<when>`` is
     ``epoch-0003-step-00001200`` in training, and ``validate`` or ``test`` otherwise. Epochs count from 1.
-
-    Args:
-        trainer: trainer whose ``default_root_dir`` is the run folder.
-        name: name of the picture, ``images/<name>`` in loggers.
-        picture: picture ``(height, width, 3)`` of ``uint8``.
-
-    Returns:
-        Path of the file, or ``None`` if nothing was written.
     """
     if not _acts(trainer):
         return None
@@ -56,34 +49,29 @@ def publish_image(trainer: Trainer, name: str, picture: np.ndarray) -> Path | No
     path = write_png(folder / f"{moment(trainer)}.png", picture)
     write_png(folder / "latest.png", picture)
     for logger in trainer.loggers:
-        writer: Any = getattr(logger, "experiment", None)
         if hasattr(logger, "log_image"):
             logger.log_image(key, [picture], step=step)
-        elif hasattr(writer, "add_image"):
-            writer.add_image(key, picture, global_step=step, dataformats="HWC")
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(key, picture, global_step=step, dataformats="HWC")
     return path
 
 
 def publish_histogram(trainer: Trainer, name: str, values: Tensor) -> None:
-    """Log a histogram to TensorBoard and Weights & Biases.
+    """Log a histogram to TensorBoard and Weights & Biases as ``histograms/<name>``.
 
-    Args:
-        trainer: trainer with the loggers.
-        name: name of the histogram, ``histograms/<name>`` in loggers.
-        values: finite values of any shape, at least one.
+    There must be at least one value; the values are finite and of any shape.
     """
     if not _acts(trainer):
         return
+    key = f"histograms/{name}"
     numbers: Any = values.detach().double().flatten().cpu().numpy()
     for logger in trainer.loggers:
-        writer: Any = getattr(logger, "experiment", None)
         if isinstance(logger, WandbLogger):
             import wandb
 
-            picture: dict[str, Any] = {f"histograms/{name}": wandb.Histogram(numbers)}
-            logger.log_metrics(picture, trainer.global_step)
-        elif hasattr(writer, "add_histogram"):
-            writer.add_histogram(f"histograms/{name}", numbers, global_step=trainer.global_step)
+            logger.log_metrics({key: wandb.Histogram(numbers)}, trainer.global_step)  # type: ignore[dict-item]
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_histogram(key, numbers, global_step=trainer.global_step)
 
 
 def takes_tables(trainer: Trainer) -> bool:
@@ -92,13 +80,9 @@ def takes_tables(trainer: Trainer) -> bool:
 
 
 def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Log a table to Weights & Biases, the only logger with tables.
+    """Log a table to Weights & Biases, the only logger with tables, as ``tables/<name>``.
 
-    Args:
-        trainer: trainer with the loggers.
-        name: name of the table, ``tables/<name>`` in Weights & Biases.
-        columns: names of the columns.
-        rows: one value per column; an array ``(height, width, 3)`` of ``uint8`` is a picture.
+    Each row has one value per column; an array ``(height, width, 3)`` of ``uint8`` is a picture.
     """
     if not takes_tables(trainer):
         return
@@ -111,10 +95,7 @@ def publish_table(trainer: Trainer, name: str, columns: Sequence[str], rows: Ite
 
 
 def moment(trainer: Trainer) -> str:
-    """Return the current epoch and step, or the kind of pass, as part of a file name.
-
-    Epochs count from 1, with the same number in training, in validation and after training.
-    """
+    """Return the current epoch, from 1, and step, or the kind of pass, as part of a file name."""
     if fitting(trainer):
         epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is too high after the last one
         return f"epoch-{epoch:04d}-step-{trainer.global_step:08d}"

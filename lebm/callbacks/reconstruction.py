@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import Batch, EvaluationCallback, at_least, double_mean
+from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, at_least, double_mean
 from lebm.callbacks.publish import publish_image
 from lebm.data.splits import spread_rows
 from lebm.estimators.latent_model import LatentModel
@@ -38,7 +38,6 @@ class ReconstructionGrid(EvaluationCallback):
     """
 
     def __init__(self, n: int = 16, columns: int = 8, seed: int = 0) -> None:
-        super().__init__()
         at_least(1, n=n, columns=columns)
         self.n, self.columns, self.seed = n, columns, seed
         self._rows = RowCollector(["x", "reconstruction"])
@@ -51,15 +50,15 @@ class ReconstructionGrid(EvaluationCallback):
     def _choice(self, trainer: Trainer, stage: str) -> Tensor | None:
         """Return the rows to show, or ``None`` if the data set of the loader is not known."""
         loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-        batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
+        batches = trainer.num_val_batches[0] if stage == "val" else trainer.num_test_batches[0]
         loader: Any = loaders[0] if isinstance(loaders, list) else loaders
         dataset: Any = getattr(loader, "dataset", None)
         size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
         if not hasattr(dataset, "__len__") or size is None:
             return None
         rows = len(dataset)
-        if isinstance(batches, list) and batches[0] < len(loader):
-            rows = min(rows, int(batches[0]) * size)  # limit_val_batches or limit_test_batches
+        if batches < len(loader):
+            rows = min(rows, int(batches) * size)  # limit_val_batches or limit_test_batches
         labels: Any = getattr(dataset, "labels", None)
         known = isinstance(labels, Tensor) and labels.shape == (len(dataset),)
         classes = labels[:rows].cpu().numpy() if known else None
@@ -76,7 +75,6 @@ class ReconstructionGrid(EvaluationCallback):
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
         rows = self._rows.table()
-        self._rows.reset()
         shown = rows["index"][: self.n] if self._chosen is None else self._chosen
         places = {int(row): place for place, row in enumerate(rows["index"])}
         order = [places[row] for row in shown.tolist() if row in places]
@@ -104,7 +102,6 @@ class ReconstructionError(EvaluationCallback):
     _mean: Metric
 
     def __init__(self) -> None:
-        super().__init__()
         self._bad = NonFinite()
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
@@ -122,10 +119,7 @@ class ReconstructionError(EvaluationCallback):
         self._mean.update(error[finite])
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:
-        self._bad.refuse(
-            f"{stage} reconstructions",
-            "look at mcmc/posterior/nonfinite and lower the posterior sampler's step size",
-        )
+        self._bad.refuse(f"{stage} reconstructions", LOWER_STEP.format("posterior"))
         value = float(self._mean.compute())
         if value == value:  # NaN without any sample
             self.report(model, {f"{stage}/reconstruction_mse": value})
@@ -150,7 +144,6 @@ class RevisionError(EvaluationCallback):
     """
 
     def __init__(self, steps: Sequence[int] = (0, 10)) -> None:
-        super().__init__()
         if not steps or min(steps) < 0:
             raise ValueError(f"steps must be numbers of at least 0, not {list(steps)}")
         self.steps = list(steps)

@@ -1,60 +1,16 @@
-"""Sampled sentences, the likelihood of test sentences, and the quality of samples."""
+"""The likelihood of test sentences, and the quality of sampled sentences."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch import Trainer
-from torch import Tensor
 
 from lebm.callbacks.base import Batch, EvaluationCallback, data_of
-from lebm.callbacks.publish import moment
-from lebm.callbacks.samples import SampleGrid, publish_samples
 from lebm.data.rows import TextRows
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality, likelihood_of_sentences
-from lebm.files import write_text
-
-
-class SampleSentences(SampleGrid):
-    """Sentences sampled always from the same noise, in text files, one sentence per line.
-
-    They are drawn at the times of :class:`SampleGrid`. The files are ``samples/<when>.txt`` and
-    ``samples/latest.txt``, and the table ``tables/samples`` is logged to Weights & Biases.
-
-    Args:
-        n: number of sentences.
-        every_n_epochs: number of epochs between samples in training.
-        steps: length of the chain; the model's default if ``None``.
-        seed: seed of the noise.
-
-    Raises:
-        UserError: if the model is not a model of sentences.
-
-    Example:
-        >>> from lebm.callbacks import SampleSentences
-        >>> SampleSentences(n=5).n
-        5
-    """
-
-    def __init__(self, n: int = 20, every_n_epochs: int = 1, steps: int | None = None, seed: int = 0) -> None:
-        super().__init__(n, every_n_epochs, steps, seed=seed)
-
-    def _show(self, trainer: Trainer, model: LatentModel, x: Tensor) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        sentences = likelihood_of_sentences(model, type(self).__name__).spell(x)
-        folder = Path(trainer.default_root_dir) / "samples"
-        text = "".join(f"{sentence}\n" for sentence in sentences)
-        for name in (moment(trainer), "latest"):
-            write_text(folder / f"{name}.txt", text)
-        for logger in trainer.loggers:
-            writer: Any = getattr(logger, "experiment", None)
-            if hasattr(writer, "add_text"):
-                writer.add_text("samples", "\n\n".join(sentences), global_step=trainer.global_step)
-        publish_samples(trainer, "sentence", sentences)
 
 
 class SentenceBounds(EvaluationCallback):
@@ -96,7 +52,6 @@ class SentenceBounds(EvaluationCallback):
         in_validation: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         self.measure = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
         self.in_validation = in_validation
 
@@ -143,7 +98,6 @@ class SentenceQuality(EvaluationCallback):
     def __init__(
         self, n: int = 2000, compared: int = 200, steps: int = 500, hidden: int = 128, seed: int = 0
     ) -> None:
-        super().__init__()
         self.measure = SampleQuality(n, compared, steps, hidden, seed)
 
     def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ from lebm.cli.flags import free
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.files import replaced, write_text
-from lebm.run.folder import check_run
+from lebm.run.folder import check_run, free_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,10 +38,7 @@ def target_file(chosen: argparse.Namespace, name: str, suffix: str) -> Path:
     folder = home(chosen.run)
     if suffix != ".csv" and chosen.run.is_dir():
         folder = folder / "images"
-    numbers = (f"-{number}" if number > 1 else "" for number in itertools.count(1))
-    candidates = (folder / f"{name}{number}{suffix}" for number in numbers)
-    # A broken link counts as taken, because writing would follow it.
-    return next(path for path in candidates if not os.path.lexists(path))
+    return free_name(folder / name, suffix)
 
 
 class Opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lebm.cli.common import Opened, beside, is_image
@@ -47,9 +48,9 @@ def condition(argv: list[str]) -> int:
     from lebm.models import LatentClassifier
 
     rows = run.rows()
-    labels = rows.columns.get("label")
-    known = [] if labels is None else sorted({label for label in labels if label >= 0})
-    if labels is None or len(known) < 2:
+    labels = rows.columns.get("label", [])
+    known = sorted({label for label in labels if label >= 0})
+    if len(known) < 2:
         raise UserError(f"{rows.source}: a classifier needs labels of at least two classes")
     rows = rows.chosen(np.flatnonzero(np.asarray(labels) >= 0))
     columns, z = rows.columns, run.each(run.model.encode, rows).to(run.model.device)
@@ -113,17 +114,16 @@ def restore(argv: list[str]) -> int:
         " observed part, completions drawn from the model, their mean, and their standard deviation per"
         " pixel (black 0, white 1).",
     )
-    mask = f"hidden part: {', '.join(_HIDDEN)}, or a picture that is black there (default: %(default)s)"
-    noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range (default: 0)"
-    sigma = "standard deviation of the observed pixels about a completion (default: %(default)g)"
-    shrink = "factor by which the observed image is smaller, by averages (default: 1)"
-    images = "number of images, spread over the classes (default: 4)"
-    parser.add_argument("--mask", default="lower", help=mask)
-    parser.add_argument("--noise", type=float, default=0.0, help=noise)
-    parser.add_argument("--sigma", type=float, default=1.0, help=sigma)
-    parser.add_argument("--shrink", type=count, default=1, help=shrink)
-    parser.add_argument("-n", type=count, default=8, help="completions per image (default: %(default)s)")
-    parser.add_argument("--images", type=count, default=4, help=images)
+    mask = f"hidden part: {', '.join(_HIDDEN)}, or a picture that is black there"
+    noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range"
+    sigma = "standard deviation of the observed pixels about a completion"
+    shrink = "factor by which the observed image is smaller, by averages"
+    parser.flag("--mask", mask, default="lower")
+    parser.flag("--noise", noise, type=float, default=0)
+    parser.flag("--sigma", sigma, type=float, default=1)
+    parser.flag("--shrink", shrink, type=count, default=1)
+    parser.flag("-n", "completions per image", type=count, default=8)
+    parser.flag("--images", "number of images, spread over the classes", type=count, default=4)
     chosen = parser.parse_args(argv)
     if not 0 <= chosen.noise < math.inf:
         raise UserError(f"--noise {chosen.noise:g}: must be finite and at least 0")
@@ -150,7 +150,7 @@ def restore(argv: list[str]) -> int:
     index = torch.tensor(rows.columns["index"])
     dirt = Noise.samples(chosen.seed, "restore", "noise", index=index).normal(small.shape)
     small = torch.where(seen, small + chosen.noise * dirt, 0.0)
-    parts, acceptance, ess = [], [], []
+    draws = []
     for start in range(0, len(x), _AT_ONCE):
         given = Observed(
             small[start : start + _AT_ONCE],
@@ -159,11 +159,8 @@ def restore(argv: list[str]) -> int:
             None if chosen.shrink == 1 else lambda y: avg_pool2d(y, chosen.shrink),
         )
         number, source = len(given.x) * chosen.n, Noise([(chosen.seed, "restore", start)])
-        draws = run.model.sample_given(number, given, steps=chosen.steps, generator=source)
-        parts.append(run.decoded(draws.z))
-        acceptance.append(draws.acceptance)
-        ess.append(draws.ess)
-    made = torch.cat(parts).unflatten(0, (len(x), chosen.n))
+        draws.append(run.model.sample_given(number, given, steps=chosen.steps, generator=source))
+    made = torch.cat([run.decoded(part.z) for part in draws]).unflatten(0, (len(x), chosen.n))
     mean, spread = made.mean(dim=1), made.std(dim=1, correction=0)
     shown = interpolate(small, size=x.shape[2:])  # each pixel as a square
     table = torch.cat([torch.stack([x, shown], 1), made, torch.stack([mean, 2 * spread - 1], 1)], 1)
@@ -178,7 +175,8 @@ def restore(argv: list[str]) -> int:
     tell(
         f"lebm: squared error per {'hidden pixel' if partly else 'pixel'}: {float(of_mean.mean()):.4f} of the"
         f" mean, {float(of_one.mean()):.4f} of a completion; acceptance"
-        f" {sum(acceptance) / len(acceptance):.2f}, at least {min(ess):.0f} effective particles per image"
+        f" {fmean(part.acceptance for part in draws):.2f}, at least"
+        f" {min(part.ess for part in draws):.0f} effective particles per image"
     )
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lebm.cli.common import Opened, home
 from lebm.cli.flags import count, run_parser
@@ -11,19 +11,13 @@ from lebm.errors import UserError, tell
 from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json
 
-if TYPE_CHECKING:
-    from lebm.estimators.latent_model import ModelChain
-    from lebm.samplers.noise import Noise
-
 
 def diagnose(argv: list[str]) -> int:
     """Run ``lebm diagnose RUN``."""
     what = "Run long prior and posterior chains of a trained model, and report their faults."
     parser = run_parser("diagnose", what, steps=500)
-    whose = ("prior", "posterior", "both")
-    number = "number of chains, four per image (default: 32)"
-    parser.add_argument("--of", choices=whose, default="both", help="chains to diagnose (default: both)")
-    parser.add_argument("--chains", type=count, default=32, help=number)
+    parser.flag("--of", "chains to diagnose", choices=("prior", "posterior", "both"), default="both")
+    parser.flag("--chains", "number of chains, four per image", type=count, default=32)
     chosen = parser.parse_args(argv)
     if chosen.chains < CHAINS_PER_IMAGE or chosen.steps < 8:
         raise UserError(
@@ -48,32 +42,24 @@ def diagnose(argv: list[str]) -> int:
 
 def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
     from lebm.estimators.latent_model import NoChainError
-    from lebm.evaluation.chains import long_chains
+    from lebm.evaluation.chains import long_chains, posterior_chains
     from lebm.plots.chains import draw_chains
+    from lebm.samplers.noise import Noise
 
+    chains = run.chosen.chains
     try:
-        chain, noise, targets = _chain_of(name, run)
+        x = run.rows(chains // CHAINS_PER_IMAGE).all() if name == "posterior" else None
+        chains = chains if x is None else len(x) * CHAINS_PER_IMAGE
+        noise = Noise.samples(run.chosen.seed, "diagnose", index=range(chains))
+        chain = run.model.prior_chain(chains, noise) if x is None else posterior_chains(run.model, x, noise)
     except UserError as error:
         if run.chosen.of != "both" and not isinstance(error, NoChainError):
             raise
         tell(f"{name}: skipped, {error}")
         return {"skipped": str(error)}
+    targets = 1 if x is None else len(x)
     trace, metrics = long_chains(chain, noise, run.chosen.steps, targets)
     for finding in metrics["findings"]:
         tell(f"{name}: {finding['kind']}: {finding['text']}")
     draw_chains(folder / f"{name}.png", name, trace, chain.sampler.steps)
     return metrics
-
-
-def _chain_of(name: str, run: Opened) -> tuple[ModelChain, Noise, int]:
-    """Return the chains, their noise, and the number of targets."""
-    from lebm.evaluation.chains import posterior_chains
-    from lebm.samplers.noise import Noise
-
-    seed, chains = run.chosen.seed, run.chosen.chains
-    if name == "prior":
-        noise = Noise.samples(seed, "diagnose", index=range(chains))
-        return run.model.prior_chain(chains, noise), noise, 1
-    x = run.rows(chains // CHAINS_PER_IMAGE).all()
-    noise = Noise.samples(seed, "diagnose", index=range(len(x) * CHAINS_PER_IMAGE))
-    return posterior_chains(run.model, x, noise), noise, len(x)

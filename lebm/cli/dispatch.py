@@ -52,10 +52,12 @@ _GROUPS = {
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
 _OF_RECIPES = ("fit", "validate", "test")
 _HOMES = {
-    **dict.fromkeys(("pretrained", "ls", "cat", "cp"), "recipes"),
+    **dict.fromkeys(("pretrained", "ls", "cat", "cp", "validate-recipe"), "recipes"),
     **dict.fromkeys(("reconstruct", "interpolate", "traverse", "encode"), "latents"),
     **dict.fromkeys(("condition", "restore"), "conditions"),
     "push": "export",
+    "report": "evaluate",
+    "sweep": "study",
 }
 """Modules of the verbs that share a module; every other verb has its own."""
 
@@ -97,14 +99,13 @@ def _own_modules(words: list[str]) -> Iterator[None]:
     """Make modules of the working folder importable for ``--trust``, as ``python -m`` does. The folder comes
     last, so its files cannot replace installed modules.
     """
-    if not any(word.partition("=")[0] == "--trust" for word in words) or (here := os.getcwd()) in sys.path:
-        yield
-        return
-    sys.path.append(here)
+    before = list(sys.path)
+    if any(word.partition("=")[0] == "--trust" for word in words):
+        sys.path.append(os.getcwd())
     try:
         yield
     finally:
-        sys.path[:] = [folder for folder in sys.path if folder != here]
+        sys.path[:] = before
 
 
 @contextlib.contextmanager
@@ -120,11 +121,9 @@ def _notices_as_lines() -> Iterator[None]:
             shown.add(str(message))
             print(f"lebm: {printable(str(message))}", file=sys.stderr, flush=True)
 
-    warnings.showwarning = show  # type: ignore[assignment]
-    try:
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
         yield
-    finally:
-        warnings.showwarning = shown_by_python
 
 
 def _verb(word: str) -> Callable[[list[str]], int]:
@@ -132,13 +131,11 @@ def _verb(word: str) -> Callable[[list[str]], int]:
         raise UserError(f"the verb comes first, as in: lebm fit {word} ...; lebm --help lists the verbs")
     if word not in VERBS:
         near = difflib.get_close_matches(word, VERBS, n=1)
-        raise UserError(
-            f"unknown verb {word!r}"
-            + (f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs")
-        )
+        hint = f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs"
+        raise UserError(f"unknown verb {word!r}{hint}")
     if word in _OF_RECIPES:
         return functools.partial(_train, word)
-    module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word.replace('-', '_'))}")
+    module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word)}")
     return getattr(module, word.replace("-", "_"))
 
 

@@ -1,4 +1,4 @@
-"""``lebm evaluate RUN...``: every metric of a trained run with its interval, in one file and one table."""
+"""``lebm evaluate``: every metric of runs with its interval; ``lebm report``: a page that compares runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, beside
-from lebm.cli.flags import count, free, run_parser
+from lebm.cli.flags import VerbParser, count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.settings import SUITE_NAMES, Settings, check_suite
@@ -48,27 +48,16 @@ def evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> VerbParser:
     description = "Measure trained models; write figures with intervals to evaluation.json and a table."
     parser = run_parser("evaluate", description, several=True, split=None)
-    parser.add_argument(
-        "--suite",
-        action="append",
-        metavar="SUITE",
-        help=f"suite to measure, repeatable: {', '.join(SUITE_NAMES)}, or your own MODULE.FUNCTION with"
-        " --trust MODULE (default: all)",
-    )
-    parser.add_argument(
-        "--limit", type=count, help="largest number of test rows, chosen by the seed (default: all)"
-    )
-    parser.add_argument(
-        "--features",
-        default="auto",
-        help=f"feature network: {', '.join(FEATURES)}, or a class path (default: by image size)",
-    )
-    parser.add_argument(
-        "--inception-weights", metavar="FILE", help="local copy of the published Inception weights"
-    )
+    own = "or your own MODULE.FUNCTION with --trust MODULE (default: all)"
+    suite = f"suite to measure, repeatable: {', '.join(SUITE_NAMES)}, {own}"
+    parser.flag("--suite", suite, action="append", metavar="SUITE")
+    parser.flag("--limit", "largest number of test rows, chosen by the seed (default: all)", type=count)
+    features = f"feature network: {', '.join(FEATURES)}, or a class path (default: by image size)"
+    parser.flag("--features", features, default="auto")
+    parser.flag("--inception-weights", "local copy of the published Inception weights", metavar="FILE")
     for option in fields(Settings):
         if option.metadata:
             kind: dict[str, Any] = {"type": count} if "int" in str(option.type) else {}
@@ -146,9 +135,7 @@ def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExt
     if name == "auto":
         small = shape[0] == 1 and max(shape) <= 32
         name = "digits" if small and not chosen.inception_weights else "inception"
-    arguments: dict[str, Any] = {}
-    if name == "inception" and chosen.inception_weights:
-        arguments = {"weights_path": chosen.inception_weights}
+    arguments = {"weights_path": chosen.inception_weights} if name == "inception" else {}
     description = {"class_path": FEATURES.get(name, name), "init_args": arguments}
     return build(description, FeatureExtractor, chosen.trust, "--features")
 
@@ -162,9 +149,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
 
     weights = content.get("loaded_weights", content["weights"])
     title = f"{content['method']}, {content['run']}, {weights} weights, seed {content['seed']}"
-    table = Table(title=escape(printable(title)))
-    for heading in ("suite", "figure", "split"):
-        table.add_column(heading)
+    table = Table("suite", "figure", "split", title=escape(printable(title)))
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
     table.add_column("to compare with")
@@ -187,3 +172,21 @@ def _measured(suite: dict[str, Any]) -> str:
         features = f", features {protocol['features']['class_path'].rsplit('.', 1)[-1]}"
     missing = f"; {suite['skipped']}" if suite["skipped"] else ""
     return f"{protocol['name']}{features}, {suite['wall_time_seconds']:.0f} s{missing}"
+
+
+def report(argv: list[str]) -> int:
+    """Run ``lebm report RUN... [--out FILE]``."""
+    parser = VerbParser("report", "Write one self-contained HTML page that compares runs.")
+    runs = "run folders; lebm evaluate RUN adds figures and curves"
+    parser.add_argument("run", type=Path, nargs="+", help=runs)
+    parser.flag("--out", "output file", type=Path, default=Path("report.html"))
+    parser.flag("--force", "replace --out if it exists", action="store_true")
+    chosen = parser.parse_args(argv)
+    free(chosen.out, chosen.force)
+    if missing := [run for run in chosen.run if not run.exists()]:
+        raise UserError(f"{missing[0]}: no such run folder")
+    from lebm.report.page import report as write
+
+    size = write(chosen.run, chosen.out)
+    tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
+    return 0

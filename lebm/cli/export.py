@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -10,15 +9,14 @@ from lebm import hub
 from lebm.cli.flags import VerbParser, add_weights, free
 from lebm.errors import tell
 from lebm.files import sha256
-from lebm.run.folder import check_run, plain
+from lebm.run.folder import check_run, plain, write_json
 
 
 def _parser(verb: str, description: str) -> VerbParser:
     parser = VerbParser(verb, description)
     parser.add_argument("run", type=Path, help="run folder, or .ckpt or .safetensors file")
-    kinds = ("float32", "float16")
-    halves = "number format of the weights; float16 halves the file and rounds them (default: %(default)s)"
-    parser.add_argument("--dtype", choices=kinds, default="float32", help=halves)
+    halves = "number format of the weights; float16 halves the file and rounds them"
+    parser.flag("--dtype", halves, choices=("float32", "float16"), default="float32")
     add_weights(parser, "; readers of the file need it too")
     return parser
 
@@ -27,7 +25,7 @@ def export(argv: list[str]) -> int:
     """Run ``lebm export RUN FILE.safetensors``."""
     parser = _parser("export", "Write the model of a run as one safetensors file, for example to share it.")
     parser.add_argument("file", type=Path, help="NAME.safetensors")
-    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.flag("--force", "replace FILE if it exists", action="store_true")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     free(chosen.file, chosen.force, "name")
@@ -51,8 +49,8 @@ def push(argv: list[str]) -> int:
         " values of its evaluation.json. The token comes from `hf auth login` or HF_TOKEN.",
     )
     parser.add_argument("name", help="repository USER/NAME, created if it does not exist")
-    parser.add_argument("--license", help="licence of the weights, such as apache-2.0 (default: none)")
-    parser.add_argument("--private", action="store_true", help="private visibility of a new repository")
+    parser.flag("--license", "licence of the weights, such as apache-2.0 (default: none)")
+    parser.flag("--private", "private visibility of a new repository", action="store_true")
     chosen = parser.parse_args(argv)
     check_run(chosen.run)
     repository = hub.parsed(chosen.name)[0]
@@ -68,7 +66,7 @@ def push(argv: list[str]) -> int:
         described = plain(
             {"library_name": "lebm", "model": content["hyper_parameters"], "facts": content["facts"]}
         )
-        (folder / hub.CONFIG).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / hub.CONFIG, described)
         card = model_card(folder / hub.MODEL, chosen.run, f"{hub.PREFIX}{repository}", chosen.license)
         (folder / hub.CARD).write_text(card, encoding="utf-8")
         address = hub.push(chosen.name, folder, chosen.private)

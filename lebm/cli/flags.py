@@ -23,6 +23,12 @@ class VerbParser(argparse.ArgumentParser):
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(f"lebm {verb}", description=description, allow_abbrev=False)
 
+    def flag(self, name: str, text: str, **options: Any) -> None:
+        """Add a flag. Its default value is added to the help ``text``, unless the text says it in words."""
+        if options.get("default") not in (None, []) and "default: " not in text:
+            text += " (default: %(default)s)"
+        self.add_argument(name, help=text, **options)
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse words in any order: files may follow a flag."""
         return self.parse_intermixed_args(args, namespace)
@@ -44,7 +50,7 @@ def run_parser(
     several: bool = False,
     steps: int | None = None,
     split: str | None = "the test split",
-) -> argparse.ArgumentParser:
+) -> VerbParser:
     """Return the parser of a verb that takes a run and data, with the flags that these verbs share.
 
     ``split`` is the default of ``--split``, in words if it depends on the data. ``None`` omits this flag, and
@@ -54,27 +60,22 @@ def run_parser(
     parser.add_argument("run", type=Path, nargs="+" if several else None, help=_RUN)
     length = "as in training for sample, as in evaluation for other verbs" if steps is None else str(steps)
     text = f"steps per chain (default: {length}); 0 runs no chain"
-    parser.add_argument("--steps", type=partial(count, least=0), default=steps, help=text)
-    parser.add_argument("--seed", type=int, help="random seed of the chains (default: the seed of the run)")
+    parser.flag("--steps", text, type=partial(count, least=0), default=steps)
+    parser.flag("--seed", "random seed of the chains (default: the seed of the run)", type=int)
     add_weights(parser)
-    device = "device of the model; auto uses a GPU if there is one (default: auto)"
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
-    parser.add_argument(
-        "--batch-size",
-        type=count,
-        default=100,
-        help="number of rows per batch, which does not change the result (default: %(default)s)",
-    )
-    parser.add_argument("--out", type=Path, help="output file (default: a new file in the run folder)")
-    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+    devices = ("auto", "cpu", "cuda")
+    device = "device of the model; auto uses a GPU if there is one"
+    parser.flag("--device", device, choices=devices, default="auto")
+    batch = "number of rows per batch, which does not change the result"
+    parser.flag("--batch-size", batch, type=count, default=100)
+    parser.flag("--out", "output file (default: a new file in the run folder)", type=Path)
+    parser.flag("--force", "replace --out if it exists", action="store_true")
     if split != "":
-        places = (
-            "Hub name, folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
-        )
-        parser.add_argument("--data", help=f"{places} (default: the data of the run)")
+        places = "folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"
+        parser.flag("--data", f"Hub name, {places} (default: the data of the run)")
     if split:
         default = None if " " in split else split
-        parser.add_argument("--split", default=default, help=f"split of the data (default: {split})")
+        parser.flag("--split", f"split of the data (default: {split})", default=default)
     return parser
 
 
@@ -85,21 +86,12 @@ def free(target: Path, force: bool, another: str = "--out") -> Path:
     return target
 
 
-def add_weights(parser: argparse.ArgumentParser, who: str = "") -> None:
+def add_weights(parser: VerbParser, who: str = "") -> None:
     """Add ``--weights`` and ``--trust`` to a parser; ``who`` is appended to the help of ``--trust``."""
-    parser.add_argument(
-        "--weights",
-        choices=("ema", "raw"),
-        default="ema",
-        help="averaged weights if the run kept them, or the raw weights (default: ema)",
-    )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help=f"package whose classes the checkpoint may name, repeatable{who}",
-    )
+    weights = "averaged weights if the run kept them, or the raw weights"
+    parser.flag("--weights", weights, choices=("ema", "raw"), default="ema")
+    trust = f"package whose classes the checkpoint may name, repeatable{who}"
+    parser.flag("--trust", trust, action="append", default=[], metavar="PACKAGE")
 
 
 def count(text: str, least: int = 1) -> int:

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 def reconstruct(argv: list[str]) -> int:
     """Run ``lebm reconstruct RUN``."""
-    parser = run_parser(
-        "reconstruct", "Encode and decode data. The data are above, the reconstructions below."
-    )
-    number = "number of rows, chosen by the seed and spread over the classes (default: 32)"
-    parser.add_argument("-n", type=count, default=32, help=number)
+    what = "Encode and decode data. The data are above, the reconstructions below."
+    number = "number of rows, chosen by the seed and spread over the classes"
+    parser = run_parser("reconstruct", what)
+    parser.flag("-n", number, type=count, default=32)
     run = Opened(parser.parse_args(argv))
     import torch
 
@@ -45,12 +44,12 @@ def reconstruct(argv: list[str]) -> int:
 def interpolate(argv: list[str]) -> int:
     """Run ``lebm interpolate RUN [A B]``."""
     parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
-    pairs = "number of interpolations between rows chosen by the seed, if no ends are named (default: 6)"
+    pairs = "number of interpolations between rows chosen by the seed, if no ends are named"
     seeds = "two draws of the prior as the ends, by their seeds"
     parser.add_argument("ends", nargs="*", help="two ends: sentences, or rows of images")
-    parser.add_argument("-n", type=count, default=8, help="number of points, ends included (default: 8)")
-    parser.add_argument("--pairs", type=count, default=6, help=pairs)
-    parser.add_argument("--seeds", type=int, nargs=2, metavar="SEED", help=seeds)
+    parser.flag("-n", "number of points, ends included", type=count, default=8)
+    parser.flag("--pairs", pairs, type=count, default=6)
+    parser.flag("--seeds", seeds, type=int, nargs=2, metavar="SEED")
     chosen = parser.parse_args(argv)
     words = chosen.ends
     if chosen.n < 2:
@@ -91,12 +90,11 @@ def traverse(argv: list[str]) -> int:
     parser = run_parser("traverse", what)
     image = "row of the image in the data, from 0 (default: chosen by the seed)"
     which = "latent coordinates, from 0 (default: the ten that change the image most)"
-    width = "largest change of a coordinate, in both directions (default: %(default)s)"
     parser.add_argument("row", nargs="?", help=image)
-    parser.add_argument("--from-seed", type=int, metavar="SEED", help="seed of a prior draw as the image")
-    parser.add_argument("--coordinates", type=int, nargs="+", metavar="K", help=which)
-    parser.add_argument("--range", type=float, default=3.0, help=width)
-    parser.add_argument("-n", type=count, default=9, help="number of images per row (default: %(default)s)")
+    parser.flag("--from-seed", "seed of a prior draw as the image", type=int, metavar="SEED")
+    parser.flag("--coordinates", which, type=int, nargs="+", metavar="K")
+    parser.flag("--range", "largest change of a coordinate, in both directions", type=float, default=3.0)
+    parser.flag("-n", "number of images per row", type=count, default=9)
     chosen = parser.parse_args(argv)
     if chosen.n < 2:
         raise UserError(f"-n {chosen.n}: must be at least 2, because a row has two ends")

@@ -17,7 +17,21 @@ if TYPE_CHECKING:
 
 def sample(argv: list[str]) -> int:
     """Run ``lebm sample RUN -n 64``."""
-    chosen = _parser().parse_args(argv)
+    purpose = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
+    parser = run_parser("sample", purpose, split="")
+    kinds = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
+    other = "run whose generator decodes the samples, which are its latents"
+    start = "start of the prior chains: new draws of the reference, or the stored pool"
+    classes = "condition on classes, such as 7, 5|8 or ~3; lebm condition fits the classifier (default: none)"
+    power = "power of the class probability for --class; 1 is the exact posterior"
+    parser.flag("-n", "number of samples", type=count, default=64)
+    parser.flag("--format", kinds, choices=("png", "npy", "png-files"))
+    parser.flag("--decode", other, type=Path, metavar="OTHER")
+    parser.flag("--start", start, choices=("fresh", "pool"), default="fresh")
+    parser.flag("--class", classes, dest="classes", metavar="CLASS")
+    parser.flag("--sharpness", power, type=float, default=2, metavar="W")
+    parser.flag("--classifier", "classifier of --class (default: beside the run)", type=Path)
+    chosen = parser.parse_args(argv)
     if not 0 < chosen.sharpness < math.inf:
         raise UserError(f"--sharpness {chosen.sharpness:g}: must be finite and above 0")
     if chosen.start == "pool" and (chosen.classes, chosen.steps) != (None, None):
@@ -55,42 +69,21 @@ def sample(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    what = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
-    parser = run_parser("sample", what, split="")
-    form = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
-    other = "run whose generator decodes the samples, which are its latents"
-    start = "start of the prior chains: new draws of the reference, or the stored pool (default: %(default)s)"
-    classes = "condition on classes, such as 7, 5|8 or ~3; lebm condition fits the classifier (default: none)"
-    power = "power of the class probability for --class; 1 is the exact posterior (default: %(default)g)"
-    parser.add_argument("-n", type=count, default=64, help="number of samples (default: 64)")
-    parser.add_argument("--format", choices=("png", "npy", "png-files"), help=form)
-    parser.add_argument("--decode", type=Path, metavar="OTHER", help=other)
-    parser.add_argument("--start", choices=("fresh", "pool"), default="fresh", help=start)
-    parser.add_argument("--class", dest="classes", metavar="CLASS", help=classes)
-    parser.add_argument("--sharpness", type=float, default=2.0, metavar="W", help=power)
-    parser.add_argument("--classifier", type=Path, help="classifier of --class (default: beside the run)")
-    return parser
-
-
 def _drawn(run: Opened) -> Tensor:
     """Return draws of the model in CPU memory; each depends only on its number."""
     import torch
 
     from lebm.estimators.prior_model import PriorModel
+    from lebm.evaluation.draws import drawn
     from lebm.samplers.noise import Noise
 
-    chosen, model = run.chosen, run.model
-    if chosen.start == "pool" and not isinstance(model, PriorModel):
+    chosen, model, pool = run.chosen, run.model, run.chosen.start == "pool"
+    if pool and not isinstance(model, PriorModel):
         raise UserError(f"--start pool: a {type(model).__name__} has no prior chains; leave the flag out")
     parts = []
     for rows in torch.arange(chosen.n).split(chosen.batch_size):
         noise = Noise.samples(chosen.seed, "sample", index=rows)
-        if chosen.start == "pool" and isinstance(model, PriorModel):
-            z = model.pool_latents(len(rows), generator=noise)
-            parts.append(model.observe(z, generator=noise).cpu())
-        else:
-            parts.append(model.sample(len(rows), steps=chosen.steps, generator=noise).cpu())
+        parts.append(drawn(model, len(rows), noise, chosen.steps, pool).cpu())
     return torch.cat(parts)
 
 

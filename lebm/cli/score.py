@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,16 @@ if TYPE_CHECKING:
 
 def score(argv: list[str]) -> int:
     """Run ``lebm score RUN --data DATA``."""
-    chosen = _parser().parse_args(argv)
+    what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
+    parser = run_parser("score", what)
+    kind = "score of the method, or ranks of reconstruction and prior combined"
+    top = "number of most anomalous images to draw, with scores and reconstruction errors (default: none)"
+    share = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"
+    parser.flag("--score", kind, choices=("anomaly_score", "combined"), default="anomaly_score")
+    parser.flag("--limit", "number of rows to score, from the first (default: all)", type=count)
+    parser.flag("--top", top, type=count, metavar="N")
+    parser.flag("--false_positive_rate", share, type=float, metavar="RATE")
+    chosen = parser.parse_args(argv)
     target = target_file(chosen, "scores", ".csv")
     if target.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out {target}: scores are written as .csv or .parquet")
@@ -48,20 +56,6 @@ def score(argv: list[str]) -> int:
     if chosen.top:
         _write_picture(picture, run, rows, values)
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
-    parser = run_parser("score", what)
-    kind = "score of the method, or ranks of reconstruction and prior combined (default: anomaly_score)"
-    top = "number of most anomalous images to draw, with scores and reconstruction errors (default: none)"
-    rate = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"
-    kinds = ("anomaly_score", "combined")
-    parser.add_argument("--score", choices=kinds, default="anomaly_score", help=kind)
-    parser.add_argument("--limit", type=count, help="number of rows to score, from the first (default: all)")
-    parser.add_argument("--top", type=count, metavar="N", help=top)
-    parser.add_argument("--false_positive_rate", type=float, metavar="RATE", help=rate)
-    return parser
 
 
 def _combined(run: Opened) -> Callable[..., Tensor]:

@@ -38,8 +38,7 @@ from lebm.files import remove_folder
 from lebm.run import folder as runs
 from lebm.run.callbacks import Preempted
 from lebm.run.folder import sole_writer
-from lebm.run.loggers import stored_run_id
-from lebm.run.wandb_run import log_model, with_ends
+from lebm.run.loggers import log_model, stored_run_id, with_ends
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -75,24 +74,17 @@ class TrainingCLI(RecipeCLI):
 
     def __init__(self, request: Request, held: contextlib.ExitStack) -> None:
         self.held = held
+        if request.run is not None and any("model" in setting.sections for setting in request.settings):
+            # Settings of the model override the model of the checkpoint.
+            _, content = checkpoint.newest(Path(request.flags.get("ckpt_path") or request.run))
+            request.settings.insert(0, Setting("model", content.get("hyper_parameters"), None))
         super().__init__(request)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.insert(0, LambdaCallback(on_train_start=self._begin))  # type: ignore[attr-defined]
+        begin = LambdaCallback(on_train_start=lambda *_: setattr(self, "begun", True))
+        trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
         return trainer
-
-    def _begin(self, *args: Any) -> None:
-        self.begun = True
-
-    def all_settings(self) -> list[Setting]:
-        """Return the settings of the request; model settings override the model of the checkpoint."""
-        request = self.request
-        changed = any("model" in setting.sections for setting in request.settings)
-        if request.run is None or not changed:
-            return request.settings
-        _, content = checkpoint.newest(Path(request.flags.get("ckpt_path") or request.run))
-        return [Setting("model", content.get("hyper_parameters"), None), *request.settings]
 
     def prepare_run(self) -> None:
         if self.request.verb == "fit":
@@ -107,11 +99,8 @@ class TrainingCLI(RecipeCLI):
                 f"{self.ckpt_path}: a model file holds no training state; name a .ckpt file, or measure the"
                 " model with lebm evaluate"
             )
-        if self.request.verb != "fit":
-            self.first_step = sys.maxsize
-        elif self.request.resume:
-            self.first_step = content.get("global_step", 0)
         if self.request.resume or self.request.verb != "fit":
+            self.first_step = content.get("global_step", 0) if self.request.resume else sys.maxsize
             self.wandb_id = stored_run_id(content)
         self.stored_model = content.get("hyper_parameters")
         if self.request.resume:
@@ -157,10 +146,8 @@ class TrainingCLI(RecipeCLI):
         elsewhere = (pretrained.PREFIX, hub.PREFIX)
         if backbone is None or Path(backbone).exists() or backbone.startswith(elsewhere):
             return
-        hint = "name the run folder or checkpoint of the trained backbone"
-        for name in recipes.names():
-            if name.replace("/", "-") == Path(backbone).name:
-                hint = f"train it first: lebm fit -c {name}"
+        known = {name.replace("/", "-"): f"train it first: lebm fit -c {name}" for name in recipes.names()}
+        hint = known.get(Path(backbone).name, "name the run folder or checkpoint of the trained backbone")
         key = "model.init_args.inference.init_args.backbone"
         raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 
@@ -306,13 +293,12 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
         return fail(f"{error} (LEBM_DEBUG=1 shows where)", 2)
     resumes = cli.request.verb == "fit" and any((cli.run_dir / "checkpoints").glob("*.ckpt"))
     again = f"lebm fit --resume {cli.run_dir} continues"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        line = (
-            f"{error.filename or cli.run_dir}: {error.strerror}; free disk space"  # TensorBoard names no file
-        )
-        return fail(f"{line}, then {again}" if resumes else line, 2)
     if isinstance(error, OSError):
-        return fail(str(error), 2)
+        line = str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # TensorBoard names no file
+            line = f"{error.filename or cli.run_dir}: {error.strerror}; free disk space"
+            line += f", then {again}" if resumes else ""
+        return fail(line, 2)
     lines = str(error).splitlines() or [""]
     first, second = lines[0][:200], "".join(lines[1:2]).strip()[:200].rstrip(". ")
     if type(error).__module__.startswith("wandb."):
@@ -322,14 +308,11 @@ def failure_status(cli: TrainingCLI, error: Exception) -> int:
     if not isinstance(error, RuntimeError):
         raise error
     if "loading state_dict" in first and not cli.begun:
-        line = f"{cli.ckpt_path}: the networks of the checkpoint differ from the recipe ({second})"
-        return fail(
-            f"{line}; restore the networks of the recipe, or start a new run with another --run_dir", 2
-        )
+        line = f"{cli.ckpt_path}: the networks of the checkpoint differ from the recipe ({second}); restore"
+        return fail(f"{line} the networks of the recipe, or start a new run with another --run_dir", 2)
     if "out of memory" in str(error):
-        return fail(
-            f"out of memory; lower --data.init_args.batch_size or the widths of the networks ({first})", 2
-        )
+        remedy = "lower --data.init_args.batch_size or the widths of the networks"
+        return fail(f"out of memory; {remedy} ({first})", 2)
     if "DataLoader worker" in str(error):
         return fail(f"a data loading process has died ({first}); {again}", 1)
     if cli.trainer.world_size > 1 and _LOST.search(str(error).lower()):

@@ -17,6 +17,7 @@ _NOISE = re.compile(
     r"^(Does not validate against any|Subtypes:|Errors:|Given value|Subclass types expect|a class path"
     r" \(str\)|a dict with|Expected a <class 'NoneType'>|Expected a path but|a dict without)"
 )
+_REPORT = re.compile(r"""(Parser key|Problem with given class_path) ["']([^"']+)["']:\s*(.*)""")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string"}
 _KINDS |= {"Sequence": "a list", "list": "a list"}
 
@@ -72,18 +73,16 @@ def _value(text: str, leaf: str) -> str:
         got = found[2] or (given[1] if given else "")
         return f"expected {_KINDS.get(found[1], f'a {found[1]}')}" + (f", not {got!r}" if got else "")
     if found := re.match(r"module '([^']+)' has no attribute '(\w+)'", leaf):
-        return f"no such class {found[1]}.{found[2]}" + nearest(
-            found[2], dir(importlib.import_module(found[1]))
-        )
+        hint = nearest(found[2], dir(importlib.import_module(found[1])))
+        return f"no such class {found[1]}.{found[2]}{hint}"
     if found := re.match(r"Expected a dot import path string: (.*)", leaf):
         known = {name for home in HOMES for name in dir(importlib.import_module(home))}
         if found[1] in known:
             return f"{found[1]} is a class of another kind"
         return f"{found[1]!r} is not a known class" + nearest(found[1], known)
     if found := re.match(r"Not a valid subclass of (\w+)\.? ?(?:Got value: (.*))?", leaf):
-        return f"expected a {found[1]}, as class_path and init_args" + (
-            f", not {found[2]}" if found[2] else ""
-        )
+        got = f", not {found[2]}" if found[2] else ""
+        return f"expected a {found[1]}, as class_path and init_args{got}"
     if found := re.match(r"No module named '?([\w.]+)'?", leaf):
         return f"no module {found[1]}; run lebm in its folder, or install it"
     return re.sub(r"\s+", " ", leaf)
@@ -132,16 +131,14 @@ def _deepest(text: str) -> tuple[list[str], str, str]:
         rest = line.strip().removeprefix("- ")
         while stack and stack[-1][0] >= indent:
             stack.pop()
-        if found := re.match(
-            r"""(Parser key|Problem with given class_path) ["']([^"']+)["']:\s*(.*)""", rest
-        ):
+        if found := _REPORT.match(rest):
             stack.append((indent, found[1], found[2]))
             rest, indent = found[3], indent + 1
         if rest and not _NOISE.match(rest) and indent > best[0]:
             keys = [value for _, kind, value in stack if kind == "Parser key"]
             classes = [value for _, kind, value in stack if kind != "Parser key"]
             best = (indent, keys, classes[-1] if classes else "", rest)
-    return best[1], best[2], best[3]
+    return best[1:]
 
 
 def _short(path: str) -> str:

@@ -27,7 +27,7 @@ from lebm.callbacks import ChainHealth, Divergence
 from lebm.checkpoint.writing import AtomicCheckpointIO
 from lebm.component import recorded
 from lebm.config import messages
-from lebm.config.recipes import TRUSTED, Setting, merged
+from lebm.config.recipes import TRUSTED, merged
 from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
@@ -56,15 +56,13 @@ class RecipeCLI(LightningCLI):
         self.wandb_id: str | None = None
         _allow(request.trust)
         with self._one_line():
-            self.settings = self.all_settings()
-            content, self.notes = merged(self.settings, request.trust)
+            content, self.notes = merged(request.settings, request.trust)
             text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
             super().__init__(
                 LatentModel,
                 LightningDataModule,
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"save_to_log_dir": False},
-                trainer_defaults={"use_distributed_sampler": False},
                 seed_everything_default=0,
                 parser_kwargs={
                     "parser_mode": "omegaconf+",
@@ -82,13 +80,9 @@ class RecipeCLI(LightningCLI):
                 load_from_checkpoint_support=False,
             )
 
-    def all_settings(self) -> list[Setting]:
-        """Return the settings of the request, which are merged and parsed."""
-        return self.request.settings
-
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        parser.set_defaults({"trainer.use_distributed_sampler": False})
         # The model of a run folder comes from its checkpoint.
         parser.add_lightning_class_args(
             LatentModel,  # type: ignore[arg-type]
@@ -101,7 +95,6 @@ class RecipeCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, (kind, meaning) in OWN_KEYS.items():
             parser.add_argument(f"--{name}", type=kind | None, default=None, help=meaning)
-
         parser.add_instantiator(recorded, nn.Module)  # checkpoints describe plain modules too
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -140,9 +133,14 @@ class RecipeCLI(LightningCLI):
         chosen = self.config_init.trainer
         callbacks, plugins = _listed(chosen.callbacks), _listed(chosen.plugins)
         ours: list[Any] = [SameShape(), WandbRun()]
-        for guard in (ChainHealth, Divergence):
-            if not any(isinstance(callback, guard) for callback in callbacks):
-                ours.append(guard())
+        standard: dict[type, type] = {ChainHealth: ChainHealth, Divergence: Divergence}
+        if chosen.enable_progress_bar is not False:
+            standard[ProgressBar] = Progress
+        if chosen.enable_model_summary is not False:
+            standard[ModelSummary] = PartSizes
+        for kind, made in standard.items():
+            if not any(isinstance(callback, kind) for callback in callbacks):
+                ours.append(made())
         for callback in callbacks:
             if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(self.run_dir / "checkpoints")  # type: ignore[attr-defined]
@@ -150,12 +148,6 @@ class RecipeCLI(LightningCLI):
             ours.append(ShortRun())
         if chosen.enable_checkpointing is not False:
             ours.append(RunCheckpoint(self.run_dir, self.config.checkpoint_every))
-        for wanted, kind, made in (
-            (chosen.enable_progress_bar, ProgressBar, Progress),
-            (chosen.enable_model_summary, ModelSummary, PartSizes),
-        ):
-            if wanted is not False and not any(isinstance(callback, kind) for callback in callbacks):
-                ours.append(made())
         ours.append(Preemption())  # last, because it ends the run
         trainer = super().instantiate_trainer(
             callbacks=[*callbacks, *ours],
@@ -193,14 +185,13 @@ class RecipeCLI(LightningCLI):
             raise
         except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
             options = [str(key) for key in self.parser.get_defaults().keys(branches=True)]
-            line = messages.parser_line(error.message or str(error), self.settings, options)
+            line = messages.parser_line(error.message or str(error), self.request.settings, options)
             raise UserError(line) from error
         except OmegaConfBaseException as error:
-            raise UserError(messages.interpolation_line(error, self.settings)) from error
+            raise UserError(messages.interpolation_line(error, self.request.settings)) from error
         except (MisconfigurationException, ModuleNotFoundError) as error:
-            raise UserError(
-                messages.trainer_line(error, getattr(self, "config", {}).get("trainer") or {})
-            ) from error
+            trainer = getattr(self, "config", {}).get("trainer") or {}
+            raise UserError(messages.trainer_line(error, trainer)) from error
         except (TypeError, ValueError) as error:
             where = f"{self.request.recipes[0]}: " if self.request.recipes else ""
             raise UserError(f"{where}{messages.constructor_line(error)}") from error

@@ -6,8 +6,8 @@ import difflib
 import importlib
 import importlib.util
 import inspect
-import itertools
 import pydoc
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ HOMES = (
     *("lebm.density_ratio", "lightning.pytorch.loggers"),
 )
 _BLOCKS = "data/"
-_OVERLAYS = ("loggers/", "inference/", "prior/")
 
 
 def folder() -> Path:
@@ -39,11 +38,6 @@ def folder() -> Path:
 def names() -> dict[str, Path]:
     """Return the files of all recipes and overlays by name, such as ``latent_mle/mnist``."""
     return {name: path for name, path in _files().items() if not name.startswith(_BLOCKS)}
-
-
-def experiments() -> dict[str, Path]:
-    """Return the files of the recipes that train a model by themselves, without the overlays."""
-    return {name: path for name, path in names().items() if not name.startswith(_OVERLAYS)}
 
 
 def blocks() -> dict[str, Path]:
@@ -78,9 +72,8 @@ def find(recipe: str) -> Path:
         return files[name]
     if path.is_dir():
         raise UserError(f"{recipe} is a folder, not a recipe; to continue a run: lebm fit --resume {recipe}")
-    near = difflib.get_close_matches(name, known, n=1) or [
-        other for other in known if other.split("/")[-1] == name.split("/")[-1]
-    ]
+    alike = [other for other in known if other.split("/")[-1] == name.split("/")[-1]]
+    near = difflib.get_close_matches(name, known, n=1) or alike
     hint = f"did you mean {near[0]!r}?" if near else "lebm ls lists the recipes"
     raise UserError(f"no recipe {recipe!r}, neither by file nor by name; {hint}")
 
@@ -97,17 +90,13 @@ def run_name(recipe: str) -> str:
 
 def title(path: Path) -> str:
     """Return the first comment line of a recipe."""
-    with path.open(encoding="utf-8") as lines:
-        return next(
-            (line.lstrip("# ").strip() for line in lines if line.startswith("#") and line.strip("# \n")), ""
-        )
+    found = re.search(r"^# *([^#\s].*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def is_measured(path: Path) -> bool:
     """Return whether the header of a recipe states that it has been run at full length."""
-    with path.open(encoding="utf-8") as lines:
-        header = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
-        return any(line.startswith("# Status   run at full length") for line in header)
+    return "\n# Status   run at full length" in path.read_text(encoding="utf-8")
 
 
 class Setting(NamedTuple):
@@ -143,9 +132,8 @@ def load_recipe(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
-        raise UserError(
-            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+        reason = getattr(error, "problem", None) or error
+        raise UserError(f"{path}{line}: not valid YAML: {reason}") from error
     if not isinstance(content, dict):
         kind = "an empty file" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path}: expected a mapping with the sections model, data and trainer, not {kind}")
@@ -275,9 +263,7 @@ def _put(old: Any, parts: Sequence[str], value: Any, trust: Sequence[str]) -> An
 
 def _is_class(value: Any) -> bool:
     """Return whether a text looks like a class name: ``MALA`` does, ``auto`` does not."""
-    if not isinstance(value, str) or not value.replace(".", "").isidentifier():
-        return False
-    return value.rpartition(".")[2][:1].isupper()
+    return isinstance(value, str) and re.fullmatch(r"([^\W\d]\w*\.)*[A-Z]\w*", value) is not None
 
 
 def _class(name: Any, trust: Sequence[str]) -> type | None:
@@ -303,11 +289,7 @@ def _data(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Remove a held-out class given by number from ``now`` if the data have changed.
-
-    Returns:
-        A sentence for each removed argument, by its name.
-    """
+    """Remove a held-out class given by number from ``now`` if the data have changed, and say so in words."""
     notes = {}
     path = before.get("path")
     for name in ("held_out_label", "normal_label") if path not in (None, now.get("path")) else ():

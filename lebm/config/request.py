@@ -214,10 +214,7 @@ def check_data(path: str | None, flag: str = "--data") -> None:
 
 
 def check_flagged_data(request: Request) -> None:
-    """Reject missing data in a flag of a verb with a recipe.
-
-    With ``--trust`` the data module decides, because its path may have another meaning.
-    """
+    """Reject missing data of a flag; with ``--trust`` the data module decides what a path means."""
     path = request.flags.get("data.path")
     if isinstance(path, str) and not request.trust:
         check_data(path, "--data.path")

@@ -1,7 +1,4 @@
-"""The image suite: reconstructions, and samples compared with real images in a feature space.
-
-The callback of the Fréchet distance draws its samples as the suite does, by :func:`sample_chunks`.
-"""
+"""The image suite: reconstructions, and samples compared with real images in a feature space."""
 
 from __future__ import annotations
 
@@ -16,20 +13,17 @@ from lebm.component import describe
 from lebm.data.rows import ImageRows
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
-from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
+from lebm.evaluation.draws import sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance, neighbour_rows
-from lebm.metrics.rows import finite_rows
-from lebm.samplers.noise import Noise
 
-__all__ = ["CHUNK", "check_images", "image_suite", "kernel_distance", "sample_chunks"]
+__all__ = ["check_images", "image_suite", "kernel_distance"]
 
-CHUNK = 250  # samples per noise stream
 BLOCKS = 20
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
@@ -144,47 +138,6 @@ def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> 
                 " lebm diagnose"
             )
         yield x
-
-
-def sample_chunks(
-    model: LatentModel,
-    n: int,
-    seed: int,
-    shape: Sequence[int],
-    size: int = CHUNK,
-    steps: int | None = None,
-    pool: bool = False,
-    part: tuple[int, int] = (0, 1),
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Draw ``n`` samples of the ``shape`` of the data in chunks of ``size``, each with its own noise stream.
-
-    Args:
-        model: model to sample.
-        steps: length of the chain; the model's default if ``None``.
-        pool: whether the prior chains of the pool of training are continued, instead of fresh chains.
-        part: pair ``(k, of)``: only the chunks of part k, from 0, of this number of parts are drawn.
-
-    Yields:
-        The number of the first sample, the samples ``(B, C, H, W)``, clamped to [-1, 1], and the mask of the
-        finite samples, ``(B,)`` of ``bool``.
-
-    Raises:
-        UserError: if the samples have another shape.
-    """
-    for chunk in range(part[0], -(-n // size), part[1]):
-        first, noise = chunk * size, Noise([(seed, "fid", chunk)])
-        count = min(size, n - first)
-        if pool:
-            assert isinstance(model, PriorModel)
-            x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
-        else:
-            x = model.sample(count, steps=steps, generator=noise)
-        # Otherwise an extractor would resize them silently.
-        if x.shape[1:] != tuple(shape):
-            raise UserError(
-                f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
-            )
-        yield first, x.float().clamp(-1, 1), finite_rows(x)
 
 
 def check_images(x: Tensor, what: str) -> None:

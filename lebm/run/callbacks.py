@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressB
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.trainer.states import RunningStage
 from rich import get_console
 from rich.live import Live
 from rich.text import Text
@@ -39,7 +38,7 @@ from lebm.lightning_private import (
     stops_early,
     swap_average,
 )
-from lebm.run.wandb_run import searchable
+from lebm.run.loggers import searchable
 
 log = logging.getLogger("lebm.cli")
 
@@ -77,15 +76,11 @@ class Preemption(Callback):
             wanted = [n for n in self.SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in wanted}
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if inside_epoch(trainer):
             self._leave_if_asked(trainer, pl_module)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if self._before and not (trainer.sanity_checking or accumulating(trainer)):
             self._leave_if_asked(trainer, pl_module)
 
@@ -247,11 +242,7 @@ class PartSizes(ModelSummary):
 
     @staticmethod
     def summarize(
-        summary_data: list[tuple[str, list[str]]],
-        total_parameters: int,
-        trainable_parameters: int,
-        *args: Any,
-        **kwargs: Any,
+        summary_data: Any, total_parameters: int, trainable_parameters: int, *args: Any, **kwargs: Any
     ) -> None:
         columns = dict(summary_data)
         sizes = zip(columns["Name"], columns["Params"], strict=True)
@@ -349,9 +340,7 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = (time.monotonic(), trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
         if isinstance(outputs, dict) and isinstance(loss := outputs.get("loss"), Tensor):
             self._loss = loss * trainer.accumulate_grad_batches  # undoes Lightning's division
         if self._due():
@@ -363,19 +352,11 @@ class Progress(ProgressBar):
         self.teardown()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self._due() and not trainer.sanity_checking:
-            what, totals = {
-                RunningStage.TESTING: ("test", trainer.num_test_batches),
-                RunningStage.VALIDATING: ("validation", trainer.num_val_batches),
-            }[trainer.state.stage]  # type: ignore[index]
+            what = "test" if trainer.testing else "validation"
+            totals = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
             text = f"{what} {batch_idx + 1}/{totals[dataloader_idx]} batches"
             self._show(self.line(trainer, pl_module, text) if trainer.state.fn == "fit" else text)
 

@@ -43,7 +43,7 @@ def claim(run_dir: Path, resume: bool) -> None:
         return
     raise UserError(
         f"{run_dir} exists; continue it with --resume, or choose another folder with --run_dir"
-        f" {free_folder(run_dir)}"
+        f" {free_name(run_dir)}"
     )
 
 
@@ -90,10 +90,12 @@ def _remove(paths: list[Path]) -> None:
             path.rmdir() if path.is_dir() else path.unlink()
 
 
-def free_folder(run_dir: Path) -> Path:
-    """Return the first of ``run_dir``, ``run_dir-2``, ``run_dir-3``, ... that does not exist."""
-    names = itertools.chain([run_dir], (Path(f"{run_dir}-{number}") for number in itertools.count(2)))
-    return next(name for name in names if not name.exists())
+def free_name(path: Path, suffix: str = "") -> Path:
+    """Return the first of ``path``, ``path-2``, ..., each with the suffix, that does not exist."""
+    numbers = (f"-{number}" if number > 1 else "" for number in itertools.count(1))
+    names = (Path(f"{path}{number}{suffix}") for number in numbers)
+    # A broken link counts as taken, because writing would follow it.
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def check_run(path: Path) -> None:

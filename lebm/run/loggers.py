@@ -1,4 +1,4 @@
-"""Loggers of a run: ``metrics.csv``, and the loggers of the recipe or TensorBoard."""
+"""Loggers of a run: ``metrics.csv`` and the chosen loggers; the content of a Weights & Biases run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = Path(run_dir) / "metrics.csv"
         self.first_step = first_step
-        self._columns: list[str] | None = None
+        self._columns: list[str] = []
 
     @property
     def save_dir(self) -> str:
@@ -44,9 +44,8 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
-        if self._columns is None:
+        if not self._columns:
             self._open()
-        assert self._columns is not None
         if fresh := [name for name in row if name not in self._columns]:
             self._columns += fresh
             self._rewrite(self._read())
@@ -54,7 +53,9 @@ class MetricsFile(Logger):
             csv.DictWriter(file, self._columns).writerow(row)
 
     def _open(self) -> None:
-        rows = [row for row in self._read() if _is_before(row, self.first_step)]
+        # The last row of a killed run may lack its step.
+        whole = (row for row in self._read() if (row.get("step") or "").isdigit())
+        rows = [row for row in whole if int(row["step"]) < self.first_step]
         self._columns = list(dict.fromkeys(["step", "epoch", *(name for row in rows for name in row)]))
         self._rewrite(rows)
 
@@ -64,29 +65,16 @@ class MetricsFile(Logger):
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         with replaced(self.path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns or [])
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-
-
-def _is_before(row: Mapping[str, str | None], step: int) -> bool:
-    try:
-        return int(row.get("step") or "") < step
-    except ValueError:  # the last line of a killed run
-        return False
 
 
 class WandbRun(Callback):
     """A callback that stores the id of the Weights & Biases run, so a resumed run continues it."""
 
-    KEY = "WandbRun"
-
     def __init__(self) -> None:
         self.run_id: str | None = None
-
-    @property
-    def state_key(self) -> str:
-        return self.KEY
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in trainer.loggers:
@@ -102,15 +90,15 @@ class WandbRun(Callback):
 
 def stored_run_id(content: Mapping[str, Any]) -> str | None:
     """Return the Weights & Biases run id stored in the content of a checkpoint, or ``None``."""
-    return content.get("callbacks", {}).get(WandbRun.KEY, {}).get("run_id")
+    return content.get("callbacks", {}).get("WandbRun", {}).get("run_id")
 
 
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
-    With ``log_model: true``, lebm logs the last checkpoint by :func:`~lebm.run.wandb_run.log_model`; with
-    ``all``, Lightning logs the other checkpoints too. Lightning rejects both offline, so such a run is
-    offline by the ``mode`` of wandb. The Weights & Biases run ``wandb_id`` is continued.
+    With ``log_model: true``, lebm logs the last checkpoint by :func:`log_model`; with ``all``, Lightning logs
+    the other checkpoints too. Lightning rejects both offline, so such a run is offline by the ``mode`` of
+    wandb. The Weights & Biases run ``wandb_id`` is continued.
 
     Raises:
         MissingExtraError: if the package of a logger is not installed.
@@ -138,9 +126,7 @@ def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
 
 def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] | bool:
     """Return the loggers of a run: ``metrics.csv`` and the chosen loggers, or TensorBoard for ``None`` and
-    ``True``.
-
-    ``False`` switches off all loggers.
+    ``True``. ``False`` switches off all loggers.
     """
     if chosen is False:
         return False
@@ -155,3 +141,48 @@ def with_defaults(chosen: Any, run_dir: Path, first_step: int) -> list[Logger] |
         loggers = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
     # first, because Lightning asks the first logger for the folder of the run
     return [MetricsFile(run_dir, first_step), *loggers]
+
+
+def searchable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved recipe as the config of a run: nested mappings, and callbacks by name.
+
+    Example:
+        >>> from lebm.run.loggers import searchable
+        >>> searchable({"trainer": {"callbacks": [{"class_path": "lebm.callbacks.SampleGrid"}]}})
+        {'trainer': {'callbacks': ['SampleGrid']}}
+    """
+    trainer = recipe.get("trainer")
+    if not isinstance(trainer, Mapping) or not trainer.get("callbacks"):
+        return dict(recipe)
+    chosen = trainer["callbacks"]
+    paths = [block.get("class_path") for block in (chosen if isinstance(chosen, list) else [chosen])]
+    return {**recipe, "trainer": {**trainer, "callbacks": [str(path).rpartition(".")[2] for path in paths]}}
+
+
+def with_ends(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return metrics as a run summary, with the ends of an interval below its value, without ``None``.
+
+    Example:
+        >>> from lebm.run.loggers import with_ends
+        >>> with_ends({"test/nll": 2.0, "test/nll_low": 1.5, "test/nll_high": None, "loss_low": 1.0})
+        {'test/nll': 2.0, 'test/nll/low': 1.5, 'loss_low': 1.0}
+    """
+    named = {}
+    for name, value in metrics.items():
+        base, _, end = name.rpartition("_")
+        if value is not None:
+            named[f"{base}/{end}" if end in ("low", "high") and base in metrics else name] = value
+    return named
+
+
+def log_model(run: Any, loggers: Any, run_dir: Path, metadata: Mapping[str, Any]) -> None:
+    """Log ``checkpoints/last.ckpt`` as an artifact, if ``log_model`` of ``trainer.logger`` asks."""
+    import wandb
+
+    for block in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = (block.get("init_args") or {}) if hasattr(block, "get") else {}
+        if arguments.get("log_model"):
+            name = arguments.get("checkpoint_name") or f"model-{run.id}"
+            artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
+            artifact.add_file(str(run_dir / "checkpoints" / "last.ckpt"), name="last.ckpt")
+            run.log_artifact(artifact, aliases=["latest", "last"])

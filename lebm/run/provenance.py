@@ -52,6 +52,7 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     known = file.parent.name == "checkpoints" and config.is_file()
     versions = summary.get("versions") or {}
     states = {name: state for name, state in content.items() if name.endswith("Data")}
+    digest = hashlib.sha256(json.dumps(plain(states), sort_keys=True).encode()).hexdigest()
     return {
         "lebm": versions.get("lebm", __version__),
         "torch": versions.get("torch"),
@@ -62,7 +63,7 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         "seed": summary.get("seed"),
         "steps": content.get("global_step"),
         "data": _data(summary.get("data")),
-        "data_key": _key(states),
+        "data_key": digest[:16] if states else None,
         "checkpoint_sha256": sha256(file),
     }
 
@@ -87,12 +88,6 @@ def _observations(model: LatentModel) -> dict[str, Any]:
         "shape": None if shape is None else list(shape),
         "range": [-1, 1] if image else None,
     }
-
-
-def _key(states: Mapping[str, Any]) -> str | None:
-    if not states:
-        return None
-    return hashlib.sha256(json.dumps(plain(states), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _data(described: Any) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ def test_a_model_without_encoder_has_its_posterior_samples_classified(tmp_path: 
 def test_a_grid_changes_its_own_layer_only(kind: str) -> None:
     model, callback = variational(), HierarchicalSamples(rows=2, columns=3, steps=5)
     codes = torch.randn(5, 5, dtype=torch.float64)
-    grid = callback.codes(model, codes, 1, kind)
+    grid = callback.codes(model, codes, 1)[kind]
     own = model.layout.mask([1])
     assert torch.equal(grid[:, 0], codes[:2])
     assert torch.equal(grid[..., ~own], codes[:2, None, ~own].expand(-1, 4, -1))

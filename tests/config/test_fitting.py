@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from lebm.cli.dispatch import run
-from lebm.cli.validate_recipe import built
+from lebm.cli.recipes import built
 from lebm.config import recipes
 from lebm.config.fitting import fitted
 from lebm.config.request import read_request

@@ -23,7 +23,8 @@ from lebm.evaluation.anomaly import anomaly_suite, test_scores
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import RunImages, batches
-from lebm.evaluation.image import image_suite, kernel_distance, sample_chunks
+from lebm.evaluation.draws import sample_chunks
+from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.intervals import histogram, ranking_curves
 from lebm.evaluation.likelihood_suite import likelihood_suite
 from lebm.evaluation.ood import OUT_SETS, _names, ood_suite

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from torch.utils.data import DataLoader
 
 from lebm.callbacks import ReconstructionError
-from lebm.cli.validate_recipe import built
+from lebm.cli.recipes import built
 from lebm.config.request import read_request
 from lebm.data import to_unit_range
 from lebm.errors import UserError, UserNotice

@@ -9,13 +9,11 @@ import pytest
 import torch
 
 import lebm
-from benchmarks.steps import batch_of
-from lebm.config import recipes
+from benchmarks.steps import EXPERIMENTS, batch_of
 from lebm.plots.grids import image_grid
 from lebm.samplers.base import Sampler
 from tests.recipes.test_recipes import build
 
-NAMES = list(recipes.experiments())
 FIDELITY = Path(__file__).parents[2] / "docs" / "fidelity.md"
 COUNTS = {
     name: (int(released.replace(",", "")), int(ours.replace(",", "")))
@@ -30,7 +28,7 @@ CONSTANTS = 2
 
 def test_the_table_of_releases_was_read() -> None:
     assert len(COUNTS) == 7
-    assert set(COUNTS) <= set(NAMES)
+    assert set(COUNTS) <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -43,7 +41,7 @@ def test_parameters_are_those_beside_the_release(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_step_an_evaluation_batch_and_samples_at_full_size(name: str) -> None:
     """Two rows on the CPU; chains take one step, because the real ones take minutes of a CPU."""
     model, _ = lebm.from_recipe(name)

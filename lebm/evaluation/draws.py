@@ -1,0 +1,63 @@
+"""Samples of a model, in chunks or from the pool of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from lebm.errors import UserError
+from lebm.estimators.latent_model import LatentModel
+from lebm.estimators.prior_model import PriorModel
+from lebm.metrics.rows import finite_rows
+from lebm.samplers.noise import Noise
+
+__all__ = ["CHUNK", "drawn", "sample_chunks"]
+
+CHUNK = 250
+"""Number of samples per noise stream."""
+
+
+def sample_chunks(
+    model: LatentModel,
+    n: int,
+    seed: int,
+    shape: Sequence[int],
+    size: int = CHUNK,
+    steps: int | None = None,
+    pool: bool = False,
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Draw ``n`` samples of the ``shape`` of the data in chunks of ``size``, each with its own noise stream.
+
+    Args:
+        model: model to sample.
+        steps: length of the chain; the model's default if ``None``.
+        pool: whether the prior chains of the pool of training are continued, instead of fresh chains.
+        part: pair ``(k, of)``: only the chunks of part k, from 0, of this number of parts are drawn.
+
+    Yields:
+        The number of the first sample, the samples ``(B, C, H, W)``, clamped to [-1, 1], and the mask of the
+        finite samples, ``(B,)`` of ``bool``.
+
+    Raises:
+        UserError: if the samples have another shape.
+    """
+    for chunk in range(part[0], -(-n // size), part[1]):
+        first, noise = chunk * size, Noise([(seed, "fid", chunk)])
+        count = min(size, n - first)
+        x = drawn(model, count, noise, steps, pool)
+        # Otherwise an extractor would resize them silently.
+        if x.shape[1:] != tuple(shape):
+            raise UserError(
+                f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
+            )
+        yield first, x.float().clamp(-1, 1), finite_rows(x)
+
+
+def drawn(model: LatentModel, n: int, noise: Noise, steps: int | None, pool: bool) -> Tensor:
+    """Draw ``n`` samples by fresh chains, or by the pool of training, which only a ``PriorModel`` has."""
+    if not pool:
+        return model.sample(n, steps=steps, generator=noise)
+    assert isinstance(model, PriorModel)
+    return model.observe(model.pool_latents(n, generator=noise), generator=noise)
