@@ -93,15 +93,7 @@ def assess(
         positives: samples of p, ``(n, d)``.
         negatives: samples of q, ``(m, d)``.
         level: coverage of the interval, in (0, 1).
-
-    Raises:
-        ValueError: for fewer than two positives, or without negatives.
     """
-    if positives.shape[0] < 2 or negatives.shape[0] < 1:
-        raise ValueError(
-            f"a ratio needs held-out samples of both kinds, at least 2 positives and 1 negative, not"
-            f" {positives.shape[0]} and {negatives.shape[0]}"
-        )
     with torch.no_grad():
         up, down = log_ratio(positives).double(), log_ratio(negatives).double()
         accuracy = 0.5 * ((up > 0).double().mean() + (down <= 0).double().mean())
@@ -149,11 +141,11 @@ def staged_log_z(
     *,
     level: float = 0.95,
 ) -> LogConstant:
-    """Estimate log Z by annealed importance sampling along the stages, from the base to the last product.
+    """Estimate log Z in nats by annealed importance sampling along the stages, from the base to the product.
 
     The path goes through the product of every number of stages, so neighbouring densities overlap as much as
     in training. A kernel that can adapt adapts its step size to each stage, on chains whose weights are not
-    used.
+    used. Without a finished stage log Z is 0.
 
     Args:
         prior: prior, whose stage in training is left out.
@@ -161,9 +153,6 @@ def staged_log_z(
         n: number of chains, at least 2.
         generator: source of randomness.
         level: coverage of the interval, in (0, 1).
-
-    Returns:
-        The estimate of log Z in nats with its interval; 0 if no stage is finished.
 
     Raises:
         ValueError: for fewer than two chains, or if all weights are zero.

@@ -180,5 +180,3 @@ def test_wrong_settings_are_named():
         sequential(noise, RatioPrior(linear_energy(1)), chains=10)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         Training(batch_size=0)
-    with pytest.raises(ValueError, match="samples of both kinds"):
-        assess(truth, torch.randn(1, 2), torch.randn(5, 2))
