@@ -12,7 +12,7 @@ from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json
 
 if TYPE_CHECKING:
-    from lebm.estimators.latent_model import ModelChain
+    from lebm.evaluation.chains import ModelChain
     from lebm.samplers.noise import Noise
 
 
@@ -33,12 +33,8 @@ def diagnose(argv: list[str]) -> int:
     if chosen.out is not None and folder.exists() and any(folder.iterdir()) and not chosen.force:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     run = Opened(chosen)
-    model = run.model
-    from lebm.estimators.latent_model import HasPosterior
-
-    if model.latent_prior is None or not isinstance(model, HasPosterior):
-        missing = "prior" if model.latent_prior is None else "posterior"
-        raise UserError(f"{chosen.run}: a {type(model).__name__} has no {missing} chains to diagnose")
+    if run.model.latent_prior is None:
+        raise UserError(f"{chosen.run}: a {type(run.model).__name__} has no prior chains to diagnose")
     names = ("prior", "posterior") if chosen.of == "both" else (chosen.of,)
     report = {name: _diagnose(name, run, folder) for name in names}
     write_json(folder / "diagnosis.json", plain(report))
@@ -47,8 +43,7 @@ def diagnose(argv: list[str]) -> int:
 
 
 def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
-    from lebm.estimators.latent_model import NoChainError
-    from lebm.evaluation.chains import long_chains
+    from lebm.evaluation.chains import NoChainError, long_chains
     from lebm.plots.chains import draw_chains
 
     try:
@@ -67,13 +62,13 @@ def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
 
 def _chain_of(name: str, run: Opened) -> tuple[ModelChain, Noise, int]:
     """Return the chains, their noise, and the number of targets."""
-    from lebm.evaluation.chains import posterior_chains
+    from lebm.evaluation.chains import posterior_chains, prior_chains
     from lebm.samplers.noise import Noise
 
     seed, chains = run.chosen.seed, run.chosen.chains
     if name == "prior":
         noise = Noise.samples(seed, "diagnose", index=range(chains))
-        return run.model.prior_chain(chains, noise), noise, 1
+        return prior_chains(run.model, chains, noise), noise, 1
     x = run.rows(chains // CHAINS_PER_IMAGE).all()
     noise = Noise.samples(seed, "diagnose", index=range(len(x) * CHAINS_PER_IMAGE))
     return posterior_chains(run.model, x, noise), noise, len(x)

@@ -78,6 +78,7 @@ def _drawn(run: Opened) -> Tensor:
     import torch
 
     from lebm.estimators.prior_model import PriorModel
+    from lebm.evaluation.draws import pool_latents
     from lebm.samplers.noise import Noise
 
     chosen, model = run.chosen, run.model
@@ -86,8 +87,8 @@ def _drawn(run: Opened) -> Tensor:
     parts = []
     for rows in torch.arange(chosen.n).split(chosen.batch_size):
         noise = Noise.samples(chosen.seed, "sample", index=rows)
-        if chosen.start == "pool" and isinstance(model, PriorModel):
-            z = model.pool_latents(len(rows), generator=noise)
+        if chosen.start == "pool":
+            z = pool_latents(model, len(rows), noise)
             parts.append(model.observe(z, generator=noise).cpu())
         else:
             parts.append(model.sample(len(rows), steps=chosen.steps, generator=noise).cpu())

@@ -6,7 +6,6 @@ z+ from the aggregate posterior,  z- from the prior so far, p0(z) r_1(z) ... r_(
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +18,7 @@ from torch.nn.functional import softplus
 from lebm.conditions import Given
 from lebm.density_ratio.log_ratio import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
+from lebm.estimators.latent_model import both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
@@ -158,14 +158,11 @@ class MultiStageNCE(PriorModel):
         noise = self.noise("prior", batch_idx)
         if self.prior.tilt.finished == 0:
             return self.prior.reference(n, noise)
-        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far(), n, noise)
+        return self.run_chain("prior", self.prior.log_density_so_far(), n, noise)
 
     def classification(self, positives: Tensor, negatives: Tensor, index: Tensor | None) -> Tensor:
         """Return the classifier's loss; held-out rows are measured but not trained on."""
-        energies = self.prior.tilt.active(torch.cat([positives, negatives]))
-        # The mean over the batch in half precision would be mostly rounding.
-        precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
-        up, down = precise.split([len(positives), len(negatives)])
+        up, down = both_energies(self.prior.tilt.active, positives, negatives)
         every = self.stages.held_out
         measured = torch.ones_like(up, dtype=torch.bool)
         if every:
@@ -193,8 +190,8 @@ class MultiStageNCE(PriorModel):
         with frozen(self.prior, self.prior_sampler):
             z = self.space.reference(n, generator)
             steps = self.prior_sampler.steps if steps is None else steps
-            ends = [steps * number // len(targets) for number in range(len(targets) + 1)]
-            for target, share in zip(targets, map(operator.sub, ends[1:], ends), strict=True):
+            for number, target in enumerate(targets):
+                share = steps * (number + 1) // len(targets) - steps * number // len(targets)
                 z = self.prior_sampler(target, z.detach(), generator, steps=share)
         return self._latents(z)
 

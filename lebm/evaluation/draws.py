@@ -11,9 +11,11 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.prior_model import PriorModel
 from lebm.metrics.rows import finite_rows
-from lebm.samplers.noise import Noise
+from lebm.models.frozen import frozen
+from lebm.samplers.chains import PersistentChains
+from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["CHUNK", "check_images", "sample_chunks"]
+__all__ = ["CHUNK", "check_images", "has_pool", "pool_latents", "sample_chunks"]
 
 CHUNK = 250
 """Number of samples per noise stream."""
@@ -54,8 +56,7 @@ def sample_chunks(
         first, noise = chunk * size, Noise([(seed, "fid", chunk)])
         count = min(size, n - first)
         if pool:
-            assert isinstance(model, PriorModel)
-            x = model.observe(model.pool_latents(count, generator=noise), generator=noise)
+            x = model.observe(pool_latents(model, count, noise), generator=noise)
         else:
             x = model.sample(count, steps=steps, generator=noise)
         _check_channels(x, "the model's samples")
@@ -65,6 +66,30 @@ def sample_chunks(
                 f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
             )
         yield first, x.float().clamp(-1, 1), finite_rows(x)
+
+
+def has_pool(model: LatentModel) -> bool:
+    """Return whether :func:`pool_latents` can draw from the model."""
+    chains = getattr(model, "prior_sampler", None)
+    return isinstance(chains, PersistentChains) and not chains.is_empty
+
+
+def pool_latents(model: LatentModel, n: int, generator: RandomSource = None) -> Tensor:
+    """Draw ``n`` latents of the prior from the pool of chains of training, ``(n, latent_dim)``.
+
+    Rows of the pool are drawn with replacement, and each continues for the kernel's own steps.
+
+    Raises:
+        UserError: if the prior is not sampled by a :class:`~lebm.samplers.PersistentChains`, or its pool is
+            empty.
+    """
+    if not isinstance(model, PriorModel) or not has_pool(model):
+        raise UserError("prior_sampler has no pool of chains: train with PersistentChains")
+    chains, space = model.prior_sampler, model.space
+    assert isinstance(chains, PersistentChains)  # checked by has_pool
+    with torch.inference_mode(False), torch.no_grad(), frozen(model.prior):
+        start = chains.pooled(n, generator).to(model.device)
+        return space.latents(chains.kernel(space.target(), start, generator))
 
 
 def check_images(x: Tensor, what: str) -> None:

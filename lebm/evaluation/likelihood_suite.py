@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lebm.estimators.latent_model import HasPosterior
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
@@ -36,20 +35,8 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Measure log p(x) by annealed and plain importance sampling, and log Z of the prior with its error.
 
     Units are nats per image and bits per dimension. For dual-MCMC teaching the density belongs to the
-    generator, not to the image energy. A model without a differentiable posterior density skips the suite.
+    generator, not to the image energy.
     """
-    model = subject.model
-    result = SuiteResult(_protocol(settings))
-    if not isinstance(model, HasPosterior):
-        result.skipped = (
-            f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
-        )
-        return result
-    result.figures += _measured(subject, settings)
-    return result
-
-
-def _measured(subject: Subject, settings: Settings) -> list[Figure]:
     model = subject.model
     estimator = _Estimator(model, settings)
     below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, estimator.noise)
@@ -73,10 +60,10 @@ def _measured(subject: Subject, settings: Settings) -> list[Figure]:
             bits = replace(interval, value=value, low=low, high=high)
             name = f"bits_per_dimension/{name}"
             figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
-    sample: Any = getattr(model.observation_model, "sample", None)
+    sample: Any = getattr(model.likelihood, "sample", None)
     if sample is not None:
         figures.append(estimator.gap(sample, min(len(x), 32)))
-    return figures
+    return SuiteResult(_protocol(settings), figures)
 
 
 def _protocol(settings: Settings) -> dict[str, Any]:

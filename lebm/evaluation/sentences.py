@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from lebm.data.rows import TextRows
 from lebm.errors import UserError
-from lebm.estimators.latent_model import HasPosterior, LatentModel
+from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.marginal_likelihood import LatentGaussian, annealing, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
@@ -91,15 +91,7 @@ class LikelihoodBounds:
         """Discard earlier batches, and estimate log Z of the model's prior.
 
         All processes use equal noise streams and so compute equal estimates.
-
-        Raises:
-            UserError: if the posterior density of the model cannot be differentiated.
         """
-        if not isinstance(model, HasPosterior):
-            raise UserError(
-                "SentenceBounds needs a model with posterior(x), the differentiable log p(x, z), not"
-                f" {type(model).__name__}"
-            )
         self._metric.to(model.device).reset()
         below, above = model_log_z(
             model, self.prior_levels, self.prior_chains, lambda purpose: Noise([(self.seed, purpose)])
@@ -115,7 +107,6 @@ class LikelihoodBounds:
             return
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # inference tensors have no gradients
-            assert isinstance(model, HasPosterior)  # checked in begin
             start, kernel = self._proposal(model, x, index), annealing(self.levels, model.device)
             noise = Noise.samples(self.seed, "bounds", index=index)
             estimate = log_marginal(model.posterior, x, start, kernel, self.chains, noise)
