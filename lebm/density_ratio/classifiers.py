@@ -1,8 +1,7 @@
 """Density ratios by classifiers: one classifier, a telescope of them, or one stage after another.
 
-Every estimator returns a :class:`~lebm.density_ratio.log_ratio.LogRatio` that computes ``log p(z) / q(z)``,
-where positives come from p and negatives from q, with a :class:`~lebm.density_ratio.log_ratio.Quality`
-measured on held-out samples.
+Every estimator returns a :class:`~lebm.density_ratio.LogRatio` that computes ``log p(z) / q(z)``, where
+positives come from p and negatives from q, with its quality on held-out samples.
 """
 
 from __future__ import annotations

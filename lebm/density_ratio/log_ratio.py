@@ -28,8 +28,8 @@ class Quality:
             near 1 the ratio is an extrapolation.
         cross_entropy: loss of the classifier in nats per pair; ``2 log 2`` for the ratio one.
         kl: estimate of ``KL(p || q)`` in nats, the mean of the log-ratio over positives.
-        kl_low: lower end of the interval of ``kl``, which covers the sampling error but not the error of the
-            ratio.
+        kl_low: lower end of the 95% interval of ``kl``, which covers the sampling error but not the error of
+            the ratio.
         kl_high: upper end of the interval.
 
     Example:
@@ -83,21 +83,18 @@ def logistic_loss(positive: Tensor, negative: Tensor) -> Tensor:
     return softplus(positive).mean() + softplus(-negative).mean()
 
 
-def assess(
-    log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor, level: float = 0.95
-) -> Quality:
+def assess(log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Quality:
     """Measure a log-ratio on held-out samples.
 
     Args:
         log_ratio: log-ratio ``(n, d) -> (n,)``.
         positives: samples of p, ``(n, d)``.
         negatives: samples of q, ``(m, d)``.
-        level: coverage of the interval, in (0, 1).
     """
     with torch.no_grad():
         up, down = log_ratio(positives).double(), log_ratio(negatives).double()
         accuracy = 0.5 * ((up > 0).double().mean() + (down <= 0).double().mean())
-        half = NormalDist().inv_cdf(0.5 + level / 2) * up.std() / math.sqrt(up.shape[0])
+        half = NormalDist().inv_cdf(0.5 + 0.95 / 2) * up.std() / math.sqrt(up.shape[0])
         kl = up.mean()
         loss = logistic_loss(-up, -down)
         values = [accuracy, loss, kl, kl - half, kl + half]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lebm.component import constructor_parameters, public_path
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.prior_model import PriorModel
+from lebm.estimators.prior_model import PriorModel, trained
 from lebm.inference import Inference, Inferred, ShortRun, Variational
 from lebm.models.chain_space import NoiseSpace, chain_space, common_layout, redraw
 from lebm.models.frozen import frozen
@@ -100,6 +100,12 @@ class JointHierarchicalPrior(PriorModel):
         generator = getattr(likelihood, "generator", None)
         self.layout = common_layout(prior, self.inference.encoder, generator)
         self.register_load_state_dict_pre_hook(_renamed)
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        energy = getattr(self.prior, "tilt", None)
+        return trained(
+            generator=self.likelihood, encoder=self.encoder, energy=energy, reference=self.reference
+        )
 
     # The loss
 

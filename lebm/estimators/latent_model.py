@@ -43,24 +43,18 @@ Method = TypeVar("Method", bound="LatentModel")
 
 @runtime_checkable
 class HasLayers(Protocol):
-    """A model whose latent has layers, bottom first."""
+    """A model whose latent has layers, see :class:`~lebm.estimators.JointHierarchicalPrior`."""
 
     layout: LatentLayout
-
-    def redraw(
-        self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
-    ) -> Tensor:
-        """Draw some layers of ``z: (B, latent_dim)`` again from the prior given the other layers."""
+    redraw: Callable[..., Tensor]
 
 
 @runtime_checkable
 class Revises(Protocol):
-    """A model that revises its generator's observations by a chain on observations."""
+    """A model with a chain on observations, see :class:`~lebm.estimators.DualMCMCTeaching`."""
 
     revised: Mapping[str, Tensor]
-
-    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Return observations ``(B, *event)`` after the chain from ``x``."""
+    revise: Callable[..., Tensor]
 
 
 class LatentModel(LightningModule, Component, ABC):
@@ -136,21 +130,13 @@ class LatentModel(LightningModule, Component, ABC):
         return super()._apply_batch_transfer_handler(as_dictionary(batch), *args, **kwargs)
 
     def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the data of a batch in the model's own precision.
-
-        Raises:
-            UserError: for a batch without ``x`` or with data that the model does not take.
-        """
+        """Return the data of a batch in the model's own precision; reject data of another shape."""
         x = rows_of(batch)
         check_rows(x, event_shape(self.likelihood))
         return x.to(self.dtype) if x.is_floating_point() else x
 
     def check_input(self, x: Tensor) -> None:
-        """Reject observations of another shape, dtype or range; a trainer skips the check of the range.
-
-        Raises:
-            UserError: for another shape, dtype or range.
-        """
+        """Reject observations of another shape, dtype or range; a trainer skips the check of the range."""
         shape = event_shape(self.likelihood)
         check_rows(x, shape)
         if self._trainer is None or self._trainer.state.status != TrainerStatus.RUNNING:
@@ -224,10 +210,7 @@ class LatentModel(LightningModule, Component, ABC):
             return self.posterior(x)(z)
 
     def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Return the observations ``(B, *event)`` that :meth:`sample` shows for latents ``z``.
-
-        They are means, but sentences are drawn, because they have no mean.
-        """
+        """Return the observations ``(B, *event)`` that :meth:`sample` shows: means, or drawn sentences."""
         with torch.no_grad():
             return self.likelihood.draw(z, generator)
 
@@ -295,9 +278,7 @@ class LatentModel(LightningModule, Component, ABC):
     def note(self, name: str, value: Tensor) -> None:
         """Log a scalar of this training step, detached, if the step is logged.
 
-        Args:
-            name: name in the logs; names that begin with ``train/`` are shown in the progress bar.
-            value: a tensor of one number.
+        The progress bar shows names that begin with ``train/``.
         """
         if self._notes is not None:
             self._notes[name] = value.detach()
@@ -422,11 +403,7 @@ class LatentModel(LightningModule, Component, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip each network separately, by default to ``--trainer.gradient_clip_val``.
-
-        Raises:
-            UserError: if ``--trainer.gradient_clip_algorithm`` is ``value``.
-        """
+        """Clip each network separately, by default to ``--trainer.gradient_clip_val``."""
         if gradient_clip_algorithm not in (None, "norm"):
             raise UserError(
                 f"trainer.gradient_clip_algorithm {gradient_clip_algorithm}: networks are clipped by norm"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from lebm.conditions import Given
@@ -118,14 +118,10 @@ class MultiStageNCE(PriorModel):
         self.stages = stages
         self.annealing = annealing
         self.annealing_chains = annealing_chains
-        self.update_generator_in_stage = update_generator_in_stage
         if not update_generator_in_stage:
             self.frozen_parts["likelihood"] = likelihood
         self.warm_start = warm_start
         self.through_stages = through_stages
-
-    def networks(self) -> Mapping[str, nn.Module]:
-        return {**super().networks(), "energy": self.prior}
 
     # The loss
 
@@ -146,9 +142,7 @@ class MultiStageNCE(PriorModel):
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """Return the loss of :class:`PriorModel`, plus the energy of the finished stages for a trained
-        encoder.
-        """
+        """Return the loss of :class:`PriorModel`, plus the energy of the finished stages for an encoder."""
         loss = super().encoder_loss(data)
         waits = data.q is None or self.prior.asleep
         return loss if waits else loss + self.prior.tilt.so_far(data.z).mean()
@@ -198,10 +192,9 @@ class MultiStageNCE(PriorModel):
     @property
     def chain_settings(self) -> dict[str, Any]:
         """Samplers, settings of the stages, and the error of their sum of logits."""
-        stages = [asdict(record) for record in self.stages.history]
         return {
             **super().chain_settings,
-            "stages": stages,
+            "stages": [asdict(record) for record in self.stages.history],
             "log_z": [asdict(constant) for constant in self.prior.constants.values()],
         }
 
@@ -235,9 +228,7 @@ class MultiStageNCE(PriorModel):
         return record
 
     def _estimate_log_z(self, stage: int) -> None:
-        """Store the narrowest estimate of log Z, computed equally on all processes, because adapted steps
-        must agree.
-        """
+        """Store the narrowest estimate of log Z, equal on all processes, because adapted steps must agree."""
         found = []
         if self.annealing is not None:
             noise = Noise([(self.seed, "annealing", stage)])

@@ -79,11 +79,7 @@ class AdamGroups(Component):
         self.lr_decay, self.full_rate_epochs = lr_decay, full_rate_epochs
 
     def check(self, networks: Mapping[str, nn.Module]) -> None:
-        """Reject settings of unknown networks, and networks without a learning rate.
-
-        Raises:
-            ValueError: with the key and the names of the networks.
-        """
+        """Reject settings of unknown networks, and networks without a learning rate."""
         for setting in ("lr", "weight_decay", "max_grad_norm", "lr_decay", "full_rate_epochs"):
             value = getattr(self, setting)
             for name in value if isinstance(value, Mapping) else ():

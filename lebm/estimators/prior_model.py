@@ -32,7 +32,7 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["PriorModel"]
+__all__ = ["PriorModel", "trained"]
 
 
 class PriorModel(LatentModel):
@@ -184,19 +184,17 @@ class PriorModel(LatentModel):
             return self._latents(self.prior_sampler(self.space.target(), start, generator, steps=steps))
 
     def direct_draws(self) -> tuple[IndependenceMetropolis, float] | None:
-        """Return the sampler that corrects samples of the base, and its efficiency; ``None`` if not
-        efficient.
+        """Return the sampler that corrects samples of the base, and its efficiency, if it is efficient.
 
         The weights ``exp(-E(z))`` of 4,096 samples of a fitted base give the number of independence
         Metropolis steps after which the distance in total variation is below 0.01, and the effective share of
         the samples, in (0, 1]. Above 60 steps the result is ``None``, because a chain of small steps costs
         less.
         """
-        base = self.reference
         if self.fit_base is None or self.prior.is_exact:
             return None
         with torch.no_grad(), frozen(self.prior):
-            z = base.reference(4096, Noise([(self.seed, "direct draws")]))
+            z = self.reference.reference(4096, Noise([(self.seed, "direct draws")]))
             weights = clean_log_weights(-self.prior.energy(z).double())
         share = float(weight_ess(weights)) / len(weights)
         largest = float((weights.max() - weights.logsumexp(0)).exp()) * len(weights)
@@ -206,11 +204,8 @@ class PriorModel(LatentModel):
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Infer one latent per row of ``x: (B, *event)``, ``(B, latent_dim)``.
 
-        Args:
-            x: observations.
-            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0, and without a
-                ``posterior_sampler``, a sample of the encoder is returned.
-            generator: source of randomness.
+        The posterior chain takes ``steps`` steps (default: ``evaluation_steps``). With 0, and without a
+        ``posterior_sampler``, a sample of the encoder is returned.
         """
         if steps is None:
             steps = self.evaluation_steps
@@ -255,13 +250,7 @@ class PriorModel(LatentModel):
     # Training
 
     def networks(self) -> Mapping[str, nn.Module]:
-        parts = {
-            "generator": self.likelihood,
-            "encoder": self.inference.encoder,
-            "energy": getattr(self.prior, "tilt", None),
-            "reference": self.reference,
-        }
-        return {name: part for name, part in parts.items() if part is not None and _trains(part)}
+        return trained(generator=self.likelihood, encoder=self.encoder, energy=self.prior)
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
@@ -363,7 +352,7 @@ class PriorModel(LatentModel):
     def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
         """Return the scaled ``-log p(x | z)``, mean over the batch; zero if nothing learns from it."""
         only_energy = self.fit_base is not None and self.fit_base.only_energy
-        if only_energy or (not _trains(self.likelihood) and not z.requires_grad):
+        if only_energy or not ("generator" in self.networks() or z.requires_grad):
             return x.new_zeros((), dtype=z.dtype)
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         self.note("train/nll_given_z", nll)
@@ -429,8 +418,13 @@ class PriorModel(LatentModel):
         return self.run_chain("prior", self.space.target(), n, noise)
 
 
-def _trains(part: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in part.parameters())
+def trained(**parts: nn.Module | None) -> dict[str, nn.Module]:
+    """Return the parts that have parameters to learn, by name."""
+    return {
+        name: part
+        for name, part in parts.items()
+        if part is not None and any(parameter.requires_grad for parameter in part.parameters())
+    }
 
 
 def _copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:

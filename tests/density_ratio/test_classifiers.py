@@ -163,12 +163,12 @@ def test_a_stage_that_separates_perfectly_says_so():
 def test_quality_of_the_exact_ratio():
     generator = torch.Generator().manual_seed(0)
     n = 40_000
-    quality = assess(truth, shifted(n, generator), noise(n, generator), level=0.999)
+    quality = assess(truth, shifted(n, generator), noise(n, generator))
     distance = float(SHIFT.norm())
     accuracy = 0.5 * (1 + math.erf(distance / 2 / math.sqrt(2)))
     assert quality.accuracy == pytest.approx(accuracy, abs=4 * 0.5 / math.sqrt(2 * n))
     assert quality.kl_low < KL < quality.kl_high
-    assert quality.kl_high - quality.kl_low == pytest.approx(2 * 3.29 * distance / math.sqrt(n), rel=0.05)
+    assert quality.kl_high - quality.kl_low == pytest.approx(2 * 1.96 * distance / math.sqrt(n), rel=0.05)
     confident = assess(lambda z: 5 * truth(z), shifted(n, generator), noise(n, generator))
     assert confident.cross_entropy > quality.cross_entropy
 
