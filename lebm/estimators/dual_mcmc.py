@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lebm.conditions import Given
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, both_energies
 from lebm.estimators.optim import AdamGroups
@@ -267,12 +266,8 @@ class DualMCMCTeaching(LatentModel):
         with torch.inference_mode(False), frozen(self.image_sampler):  # a pool does not change
             return self.revise_images(x.clone(), generator, steps)
 
-    def sample_latent(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        """Draw ``n`` latents ``(n, latent_dim)`` from N(0, I), or ``given`` a condition."""
-        if given is not None:
-            return self.sample_given(n, given, generator=generator).z
+    def prior_latents(self, n: int, steps: int | None, generator: RandomSource) -> Tensor:
+        """Draw ``n`` latents ``(n, latent_dim)`` from N(0, I), without a chain."""
         anchor = next(self.likelihood.parameters())
         return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
 

@@ -151,11 +151,17 @@ class LatentModel(LightningModule, Component, ABC):
         z = self.sample_latent(n, steps=steps, generator=generator, given=given)
         return self.observe(z, steps=steps, generator=generator)
 
-    @abstractmethod
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
         """Draw ``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition."""
+        if given is not None:
+            return self.sample_given(n, given, steps=steps, generator=generator).z
+        return self.prior_latents(n, steps, generator)
+
+    @abstractmethod
+    def prior_latents(self, n: int, steps: int | None, generator: RandomSource) -> Tensor:
+        """Draw ``n`` latents ``(n, latent_dim)`` from the prior, where a chain takes ``steps`` steps."""
 
     def sample_given(
         self,

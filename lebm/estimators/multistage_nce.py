@@ -15,7 +15,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lebm.conditions import Given
 from lebm.density_ratio.log_ratio import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
 from lebm.estimators.latent_model import both_energies
@@ -23,7 +22,6 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
 from lebm.inference import Inferred
-from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
 from lebm.samplers.annealed import AnnealedImportanceSampling
@@ -173,21 +171,16 @@ class MultiStageNCE(PriorModel):
         self.note("stages/accuracy", 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean()))
         return 0.0 * loss if self.stages.ended else loss
 
-    def sample_latent(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        direct = self.prior.is_exact or (steps is None and self.direct_draws() is not None)
-        if direct or not self.through_stages or given is not None:
-            return super().sample_latent(n, steps=steps, generator=generator, given=given)
+    def fresh_chains(self, start: Tensor, steps: int | None, generator: RandomSource) -> Tensor:
+        if not self.through_stages:
+            return super().fresh_chains(start, steps, generator)
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
         targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.target()]
-        with frozen(self.prior, self.prior_sampler):
-            z = self.space.reference(n, generator)
-            steps = self.prior_sampler.steps if steps is None else steps
-            for number, target in enumerate(targets):
-                share = steps * (number + 1) // len(targets) - steps * number // len(targets)
-                z = self.prior_sampler(target, z.detach(), generator, steps=share)
-        return self._latents(z)
+        z, steps = start, self.prior_sampler.steps if steps is None else steps
+        for number, target in enumerate(targets):
+            share = steps * (number + 1) // len(targets) - steps * number // len(targets)
+            z = self.prior_sampler(target, z.detach(), generator, steps=share)
+        return z
 
     @property
     def chain_settings(self) -> dict[str, Any]:

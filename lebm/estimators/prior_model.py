@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 from lebm import checkpoint as checkpoints
 from lebm.component import describe
-from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.fit_base import FitBase
 from lebm.estimators.latent_model import LatentModel, both_energies
@@ -163,16 +162,12 @@ class PriorModel(LatentModel):
 
     # Queries
 
-    def sample_latent(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        """Draw ``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition.
+    def prior_latents(self, n: int, steps: int | None, generator: RandomSource) -> Tensor:
+        """Draw ``n`` latents ``(n, latent_dim)`` from the prior.
 
         Without ``steps`` they are corrected samples of the base if :meth:`direct_draws` allows it, otherwise
         ends of chains of ``prior_sampler``.
         """
-        if given is not None:
-            return self.sample_given(n, given, steps=steps, generator=generator).z
         if self.prior.is_exact:
             return self.prior.reference(n, generator).detach()
         direct = self.direct_draws() if steps is None else None
@@ -181,7 +176,11 @@ class PriorModel(LatentModel):
                 start = self.reference.reference(n, generator)
                 return direct[0](self.prior.target(), start, generator)
             start = self.space.reference(n, generator).detach()
-            return self._latents(self.prior_sampler(self.space.target(), start, generator, steps=steps))
+            return self._latents(self.fresh_chains(start, steps, generator))
+
+    def fresh_chains(self, start: Tensor, steps: int | None, generator: RandomSource) -> Tensor:
+        """Return the ends of chains of the prior from ``start: (n, latent_dim)``, in their coordinates."""
+        return self.prior_sampler(self.space.target(), start, generator, steps=steps)
 
     def direct_draws(self) -> tuple[IndependenceMetropolis, float] | None:
         """Return the sampler that corrects samples of the base, and its efficiency, if it is efficient.
