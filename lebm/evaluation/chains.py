@@ -19,7 +19,7 @@ from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Finding, Trace, findings, record, suggested_step
 
-__all__ = ["ModelChain", "NoChainError", "chain_suite", "long_chains", "posterior_chains", "prior_chains"]
+__all__ = ["chain_suite", "long_chains", "posterior_chains", "prior_chains"]
 
 CHAINS, STEPS = 32, 500
 
