@@ -63,11 +63,11 @@ TEXTS = {"small": (128, 128, 2000, 20, 32, 8), "paper": (128, 512, 10000, 40, 64
 def batch_of(model: LatentModel, rows: int, device: str) -> dict[str, Tensor]:
     """Return a batch without content: grey images, points at 0, or sentences of full length."""
     index = torch.arange(rows, device=device)
-    shape = event_shape(model.observation_model)
+    shape = event_shape(model.likelihood)
     if shape is not None:
         return {"x": torch.zeros(rows, *shape, device=device), "index": index}
-    assert isinstance(model.observation_model, CategoricalLikelihood)
-    length = model.observation_model.generator.max_length
+    assert isinstance(model.likelihood, CategoricalLikelihood)
+    length = model.likelihood.generator.max_length
     return {"x": torch.full((rows, length), UNKNOWN, device=device), "index": index}
 
 

@@ -31,6 +31,7 @@ from torch.utils.data import Subset
 import lebm
 from lebm.density_ratio import Training, logistic
 from lebm.evaluation.data import RunImages, batches, some_rows
+from lebm.evaluation.draws import pool_latents
 from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
@@ -80,7 +81,7 @@ def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     model, module = lebm.load(run).eval(), reopen(run, data)
     module.setup()
     with torch.no_grad():
-        q = model.inferred(images(module.test, range(len(module.test))))
+        q = model.encoder(images(module.test, range(len(module.test))))
         kl = q.divergences(DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean)))
     parts = enumerate(model.likelihood.generator.layout.slices, start=1)
     own = {f"kl/layer_{number}": float(kl[:, part].sum(1).mean()) for number, part in parts}
@@ -338,7 +339,7 @@ def last_weights(model: Any, far: Callable[..., list[Any]], train: Tensor, test:
     found |= alone(recall=float(neighbour_rows(true, fake)["recall"].mean()))
     if hasattr(model.prior_sampler, "pooled"):
         source = Noise([(7, "pool")])
-        pool = [model.decode(model.pool_latents(500, generator=source)) for _ in range(DRAWS // 500)]
+        pool = [model.decode(pool_latents(model, 500, source)) for _ in range(DRAWS // 500)]
         found["distance_pool"] = far(pool)
     steps = {"Variational": 0, "Taught": 20}.get(type(model.inference).__name__, 500)
     z = codes(model, test, lambda number: noise_of("encode", 500 * number), steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -124,7 +126,7 @@ class StagePicture(PosteriorLatents):
         self._priors, self._densities = {base: points}, list(targets.values())
         for name in list(targets)[1:]:
             noise = Noise.shards(self.seed, "stages", name)
-            sampler = model.prior_chain(1, Noise([("a start that is not used",)])).sampler
+            sampler: Any = model.prior_sampler
             points = self._priors[name] = sampler(targets[name], points, noise, steps=self.steps)
 
     def finish(self, trainer: Trainer, model: LatentModel, stage: str) -> None:

@@ -182,7 +182,8 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
 
     def _add(self, rows: RowCollector, model: LatentModel, batch: Batch, outputs: Batch | None) -> None:
         x, index = model.observations(batch), batch["index"]
-        q = model.inferred(x)
+        encoder = getattr(model, "encoder", None)
+        q = None if encoder is None else encoder(x)
         self._latent = "one posterior sample" if q is None else "mean of q"
         if q is not None:
             z = q.mean
@@ -246,14 +247,14 @@ class LatentAttack(NeedsLayers, EvaluationCallback):
 
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:
         super().check(trainer, model, batch)
-        if model.inferred(model.observations(batch)) is None:
+        if getattr(model, "encoder", None) is None:
             raise UserError("LatentAttack attacks an encoder, and this model has none")
 
     def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Batch, batch: Batch) -> None:
         x = self.output(outputs, "x")[: self.n].clone()
         if not self.first_batch or len(x) < 2:
             return
-        target, layout, infer = x.roll(1, dims=0), model.layout, model.inferred
+        target, layout, infer = x.roll(1, dims=0), model.layout, model.encoder
         with torch.no_grad():
             wanted = infer(target)
             before = layout.sums(infer(x).divergences(wanted)).mean(dim=0)

@@ -27,12 +27,8 @@ def diagnose(argv: list[str]) -> int:
     if chosen.out is not None and folder.exists() and any(folder.iterdir()) and not chosen.force:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     run = Opened(chosen)
-    model = run.model
-    from lebm.estimators.latent_model import HasPosterior
-
-    if model.latent_prior is None or not isinstance(model, HasPosterior):
-        missing = "prior" if model.latent_prior is None else "posterior"
-        raise UserError(f"{chosen.run}: a {type(model).__name__} has no {missing} chains to diagnose")
+    if run.model.latent_prior is None:
+        raise UserError(f"{chosen.run}: a {type(run.model).__name__} has no prior chains to diagnose")
     names = ("prior", "posterior") if chosen.of == "both" else (chosen.of,)
     report = {name: _diagnose(name, run, folder) for name in names}
     write_json(folder / "diagnosis.json", plain(report))
@@ -41,8 +37,7 @@ def diagnose(argv: list[str]) -> int:
 
 
 def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
-    from lebm.estimators.latent_model import NoChainError
-    from lebm.evaluation.chains import long_chains, posterior_chains
+    from lebm.evaluation.chains import NoChainError, long_chains, posterior_chains, prior_chains
     from lebm.plots.chains import draw_chains
     from lebm.samplers.noise import Noise
 
@@ -51,7 +46,7 @@ def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
         x = run.rows(chains // CHAINS_PER_IMAGE).all() if name == "posterior" else None
         chains = chains if x is None else len(x) * CHAINS_PER_IMAGE
         noise = Noise.samples(run.chosen.seed, "diagnose", index=range(chains))
-        chain = run.model.prior_chain(chains, noise) if x is None else posterior_chains(run.model, x, noise)
+        chain = prior_chains(run.model, chains, noise) if x is None else posterior_chains(run.model, x, noise)
     except UserError as error:
         if run.chosen.of != "both" and not isinstance(error, NoChainError):
             raise

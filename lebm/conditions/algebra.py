@@ -125,8 +125,7 @@ class At(_One):
         return self.a(self.latents(z))
 
     def met(self, z: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.a.met(self.latents(z))
+        return self.a.met(self.latents(z))
 
 
 def as_condition(given: Given) -> Condition:

@@ -102,7 +102,8 @@ def draw_given(
     evidence = torch.zeros(groups, dtype=torch.float64, device=start.device)
     while True:
         levels += 1
-        values = _values(condition, state).reshape(groups, -1)
+        with torch.no_grad():
+            values = clean_log_weights(condition(state).double()).reshape(groups, -1)
         nearer = 1.0 if levels == _LEVELS else _next(values, beta, n // groups)
         weights = (nearer - beta) * values
         evidence += weights.logsumexp(1) - math.log(weights.shape[1])
@@ -117,12 +118,6 @@ def draw_given(
     state, acceptance = _moved(kernel, _tempered(prior, condition, 1.0), state, generator, steps)
     with torch.no_grad():
         return ConditionalDraws(state, acceptance, ess, levels, evidence, condition.met(state))
-
-
-def _values(condition: Condition, z: Tensor) -> Tensor:
-    """Return log-factors ``(B,)`` in double precision; minus infinity if not finite."""
-    with torch.no_grad():
-        return clean_log_weights(condition(z).double())
 
 
 def _next(values: Tensor, beta: float, n: int) -> float:

@@ -1,8 +1,7 @@
 """Density ratios by classifiers: one classifier, a telescope of them, or one stage after another.
 
-Every estimator returns a :class:`~lebm.density_ratio.log_ratio.LogRatio` that computes ``log p(z) / q(z)``,
-where positives come from p and negatives from q, with a :class:`~lebm.density_ratio.log_ratio.Quality`
-measured on held-out samples.
+Every estimator returns a :class:`~lebm.density_ratio.LogRatio` that computes ``log p(z) / q(z)``, where
+positives come from p and negatives from q, with its quality on held-out samples.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from lebm.density_ratio.log_ratio import LogRatio, assess, logistic_loss, staged
 from lebm.errors import UserNotice
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
-from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.metropolis import MALA
 from lebm.samplers.noise import RandomSource, uniform
@@ -30,7 +28,8 @@ SEPARATED = 0.999
 
 HELD_OUT_DRAWS = 5000
 
-Source = Tensor | Callable[[int, RandomSource], Tensor]
+Draw = Callable[[int, RandomSource], Tensor]
+Source = Tensor | Draw
 """Samples ``(N, d)`` in random order, or a function ``(n, generator) -> (n, d)`` that draws new samples."""
 
 
@@ -68,14 +67,6 @@ class Training:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
 
 
-def _draw(source: Source, n: int, generator: RandomSource = None) -> Tensor:
-    """Draw ``n`` samples from a source; with replacement if the source is a tensor."""
-    if not isinstance(source, Tensor):
-        return source(n, generator)
-    position = uniform(generator, (n,), dtype=torch.float64, device=source.device) * source.shape[0]
-    return source[position.long()]
-
-
 def logistic(
     positives: Source,
     negatives: Source,
@@ -99,15 +90,15 @@ def logistic(
         >>> import torch
         >>> from lebm.density_ratio import Training, logistic
         >>> from lebm.models import MLPEnergy
-        >>> p, q = torch.randn(500, 2) + 5, torch.randn(500, 2) - 5
-        >>> ratio = logistic(p, q, MLPEnergy(2, [8], output_bias=True), Training(steps=50, lr=0.05))
-        >>> ratio.quality.accuracy > 0.9, ratio(p).shape
-        (True, torch.Size([500]))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> p, q = (torch.randn(500, 1, generator=generator) + shift for shift in (1.0, 0.0))
+        >>> energy = MLPEnergy(1, [8], output_bias=True)
+        >>> log_ratio = logistic(p, q, energy, Training(steps=100, lr=0.05), generator)
+        >>> log_ratio(torch.tensor([[-1.0], [2.0]])).sign().tolist()  # the log-ratio is z - 1/2
+        [-1.0, 1.0]
     """
-    (positives, tested), (negatives, against) = (
-        _split(source, training, generator) for source in (positives, negatives)
-    )
-    _train(energy, positives, negatives, training, generator)
+    (up, tested), (down, against) = (_split(source, training, generator) for source in (positives, negatives))
+    _train(energy, up, down, training, generator)
     return LogRatio(energy, assess(lambda z: -energy(z), tested, against))
 
 
@@ -118,8 +109,6 @@ def telescoping(
     generator: RandomSource = None,
 ) -> LogRatio:
     """Estimate a ratio as the product of ratios between neighbouring waymarks (Rhodes, Xu & Gutmann 2020).
-
-    Each ratio has its own classifier.
 
     Args:
         waymarks: two or more sources, from q, the negatives, to p, the positives.
@@ -155,7 +144,6 @@ def sequential(
     positives: Source,
     prior: RatioPrior,
     training: Training = Training(),
-    sampler: Adaptive | None = None,
     annealing: AnnealedImportanceSampling | None = None,
     *,
     chains: int = 4096,
@@ -164,15 +152,14 @@ def sequential(
 ) -> LogRatio:
     """Estimate a ratio in stages that separate positives from samples of the product of the earlier stages.
 
-    The negatives of the first stage are exact. Later negatives come from chains that continue from stage to
-    stage, with a step size adapted to each stage. At the end, annealing over the stages estimates ``log Z``
-    of the product.
+    The negatives of the first stage are exact. Later negatives come from chains of MALA that continue from
+    stage to stage, with two steps per batch and a step size adapted to each stage. At the end, annealing over
+    the stages estimates ``log Z`` of the product.
 
     Args:
         positives: samples of p.
         prior: prior with the base q and the product, of which all stages are trained.
         training: settings for every stage.
-        sampler: exact kernel, whose ``steps`` run on the chains of every batch (default: ``MALA(2, 0.8)``).
         annealing: estimator of log Z (default: ``MALA(2, 0.8)`` with 30 levels per stage).
         chains: number of chains, at least ``batch_size``.
         burn_in: number of transitions of all chains at the start of a stage.
@@ -193,9 +180,8 @@ def sequential(
     """
     if chains < training.batch_size:
         raise ValueError(f"{chains} chains are fewer than the {training.batch_size} negatives of a batch")
-    kernel = MALA(2, 0.8) if sampler is None else sampler
-    product = prior.tilt
-    positives, tested = _split(positives, training, generator)
+    kernel, product = MALA(2, 0.8), prior.tilt
+    draw, tested = _split(positives, training, generator)
     states, following = prior.reference(chains, generator), 0
 
     def negatives(n: int, generator: RandomSource) -> Tensor:
@@ -214,10 +200,9 @@ def sequential(
             states = kernel(target, states, generator, steps=burn_in)
             if not torch.isfinite(states).all():
                 raise ValueError(
-                    f"chains under the first {product.finished} stages became non-finite; use a smaller step"
-                    " or weight_decay"
+                    f"chains under the first {product.finished} stages became non-finite; set weight_decay"
                 )
-        _train(product.active, positives, negatives, training, generator)
+        _train(product.active, draw, negatives, training, generator)
         quality = assess(lambda z: -product.active(z), tested, states)
         product.switch()
         if quality.accuracy > SEPARATED:
@@ -245,14 +230,14 @@ def sequential(
 
 
 def _train(
-    energy: nn.Module, positives: Source, negatives: Source, training: Training, generator: RandomSource
+    energy: nn.Module, positives: Draw, negatives: Draw, training: Training, generator: RandomSource
 ) -> None:
     optimizer = torch.optim.AdamW(
         energy.parameters(), lr=training.lr, weight_decay=training.weight_decay, betas=(0.9, 0.99)
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
     for _ in range(training.steps):
-        parts = [_draw(source, training.batch_size, generator) for source in (positives, negatives)]
+        parts = [draw(training.batch_size, generator) for draw in (positives, negatives)]
         loss = logistic_loss(*energy(torch.cat(parts)).split(training.batch_size))
         optimizer.zero_grad()
         loss.backward()
@@ -260,8 +245,8 @@ def _train(
         schedule.step()
 
 
-def _split(source: Source, training: Training, generator: RandomSource) -> tuple[Source, Tensor]:
-    """Split a source into the training part and the held-out part."""
+def _split(source: Source, training: Training, generator: RandomSource) -> tuple[Draw, Tensor]:
+    """Split a source into training samples, drawn with replacement from a tensor, and the held-out part."""
     if not isinstance(source, Tensor):
         return source, source(HELD_OUT_DRAWS, generator)
     cut = source.shape[0] - round(training.held_out * source.shape[0])
@@ -270,4 +255,9 @@ def _split(source: Source, training: Training, generator: RandomSource) -> tuple
             "samples must be (N, d) with at least two rows in each part of the split, not"
             f" {tuple(source.shape)}"
         )
-    return source[:cut], source[cut:]
+
+    def draw(n: int, generator: RandomSource) -> Tensor:
+        position = uniform(generator, (n,), dtype=torch.float64, device=source.device) * cut
+        return source[position.long()]
+
+    return draw, source[cut:]

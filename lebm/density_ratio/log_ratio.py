@@ -28,8 +28,8 @@ class Quality:
             near 1 the ratio is an extrapolation.
         cross_entropy: loss of the classifier in nats per pair; ``2 log 2`` for the ratio one.
         kl: estimate of ``KL(p || q)`` in nats, the mean of the log-ratio over positives.
-        kl_low: lower end of the interval of ``kl``, which covers the sampling error but not the error of the
-            ratio.
+        kl_low: lower end of the 95% interval of ``kl``, which covers the sampling error but not the error of
+            the ratio.
         kl_high: upper end of the interval.
 
     Example:
@@ -83,29 +83,18 @@ def logistic_loss(positive: Tensor, negative: Tensor) -> Tensor:
     return softplus(positive).mean() + softplus(-negative).mean()
 
 
-def assess(
-    log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor, level: float = 0.95
-) -> Quality:
+def assess(log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Quality:
     """Measure a log-ratio on held-out samples.
 
     Args:
         log_ratio: log-ratio ``(n, d) -> (n,)``.
         positives: samples of p, ``(n, d)``.
         negatives: samples of q, ``(m, d)``.
-        level: coverage of the interval, in (0, 1).
-
-    Raises:
-        ValueError: for fewer than two positives, or without negatives.
     """
-    if positives.shape[0] < 2 or negatives.shape[0] < 1:
-        raise ValueError(
-            f"a ratio needs held-out samples of both kinds, at least 2 positives and 1 negative, not"
-            f" {positives.shape[0]} and {negatives.shape[0]}"
-        )
     with torch.no_grad():
         up, down = log_ratio(positives).double(), log_ratio(negatives).double()
         accuracy = 0.5 * ((up > 0).double().mean() + (down <= 0).double().mean())
-        half = NormalDist().inv_cdf(0.5 + level / 2) * up.std() / math.sqrt(up.shape[0])
+        half = NormalDist().inv_cdf(0.5 + 0.95 / 2) * up.std() / math.sqrt(up.shape[0])
         kl = up.mean()
         loss = logistic_loss(-up, -down)
         values = [accuracy, loss, kl, kl - half, kl + half]
@@ -149,11 +138,11 @@ def staged_log_z(
     *,
     level: float = 0.95,
 ) -> LogConstant:
-    """Estimate log Z by annealed importance sampling along the stages, from the base to the last product.
+    """Estimate log Z in nats by annealed importance sampling along the stages, from the base to the product.
 
     The path goes through the product of every number of stages, so neighbouring densities overlap as much as
     in training. A kernel that can adapt adapts its step size to each stage, on chains whose weights are not
-    used.
+    used. Without a finished stage log Z is 0.
 
     Args:
         prior: prior, whose stage in training is left out.
@@ -161,9 +150,6 @@ def staged_log_z(
         n: number of chains, at least 2.
         generator: source of randomness.
         level: coverage of the interval, in (0, 1).
-
-    Returns:
-        The estimate of log Z in nats with its interval; 0 if no stage is finished.
 
     Raises:
         ValueError: for fewer than two chains, or if all weights are zero.

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lebm.conditions import Given
 from lebm.errors import UserError
-from lebm.estimators.latent_model import LatentModel, ModelChain, contrast
+from lebm.estimators.latent_model import LatentModel, both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.energies import Energy
@@ -98,8 +97,14 @@ class DualMCMCTeaching(LatentModel):
         (torch.Size([3, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
     """
 
+    likelihood: GaussianLikelihood
     anomaly_score_name = "E(x) / T of the energy on images"
-    former = {"scale_energy": False, "latent_start": "encoder", "image_start": "generator"}
+    former = {
+        "scale_energy": False,
+        "latent_start": "encoder",
+        "image_start": "generator",
+        "noise_source": "streams",
+    }
 
     def __init__(
         self,
@@ -116,43 +121,35 @@ class DualMCMCTeaching(LatentModel):
         batch_statistics: bool = False,
         **shared: Any,
     ) -> None:
-        super().__init__(optimizer, **shared)
+        super().__init__(likelihood, optimizer, **shared)
         self.energy = energy
-        self.likelihood = likelihood
         self.encoder = encoder
         self.image_sampler = image_sampler
         self.posterior_sampler = posterior_sampler
         self.temperature = temperature
         self.teaching_weight, self.revised_inference_weight = teaching_weight, revised_inference_weight
         self.batch_statistics = batch_statistics
-        self.latent_dim = likelihood.latent_dim
         self.revised: dict[str, Tensor] = {}
         check_choice("schedule", schedule, tuple(LEARNING))
         self.schedule = schedule
         self.learning = LEARNING["simultaneous"][0]
         self._earlier: Tensor | float = 0.0  # loss of the earlier steps of this batch, for the logs
-        self._check()
-        optimizer.check(self.networks())
-
-    def _check(self) -> None:
-        check_sizes("the generator takes", self.latent_dim, "the encoder gives", self.encoder.latent_dim)
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if isinstance(self.posterior_sampler, PersistentChains):
+        # Whether generator or inference model learn from revised images.
+        self._teaches = bool(teaching_weight or revised_inference_weight)
+        check_sizes("the generator takes", self.latent_dim, "the encoder gives", encoder.latent_dim)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        if isinstance(posterior_sampler, PersistentChains):
             raise ValueError(
                 "posterior chains belong to the images of one batch and cannot persist:"
                 " posterior_sampler must not be a pool"
             )
-        if self._teaches and isinstance(self.image_sampler, PersistentChains):
+        if self._teaches and isinstance(image_sampler, PersistentChains):
             raise ValueError(
                 "images whose chains persist are not revisions of g(z), so they cannot teach: set"
                 " teaching_weight and revised_inference_weight to 0"
             )
-
-    @property
-    def _teaches(self) -> bool:
-        """True if generator or inference model learn from revised images."""
-        return bool(self.teaching_weight or self.revised_inference_weight)
+        optimizer.check(self.networks())
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {"energy": self.energy, "generator": self.likelihood, "encoder": self.encoder}
@@ -185,7 +182,8 @@ class DualMCMCTeaching(LatentModel):
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
         """Return ``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
-        gap = contrast(self.energy, x, revised)
+        up, down = both_energies(self.energy, x, revised)
+        gap = up.mean() - down.mean()
         self.revised["energy gap"] = gap.detach()
         self.note("train/energy_gap", gap)
         return gap
@@ -268,18 +266,8 @@ class DualMCMCTeaching(LatentModel):
         with torch.inference_mode(False), frozen(self.image_sampler):  # a pool does not change
             return self.revise_images(x.clone(), generator, steps)
 
-    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """Start chains at N(0, I) instead of the encoder, because diagnostics need dispersed starts."""
-        return ModelChain(
-            self.posterior(x), self.posterior_sampler, self.sample_latent(len(x), generator=generator)
-        )
-
-    def sample_latent(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        """Draw ``n`` latents ``(n, latent_dim)`` from N(0, I), or ``given`` a condition."""
-        if given is not None:
-            return self.sample_given(n, given, generator=generator).z
+    def prior_latents(self, n: int, steps: int | None, generator: RandomSource) -> Tensor:
+        """Draw ``n`` latents ``(n, latent_dim)`` from N(0, I), without a chain."""
         anchor = next(self.likelihood.parameters())
         return normal(generator, (n, self.latent_dim), dtype=anchor.dtype, device=anchor.device)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lebm.component import constructor_parameters, public_path
 from lebm.estimators.optim import AdamGroups
-from lebm.estimators.prior_model import PriorModel
-from lebm.inference import Frozen, Inference, Inferred, ShortRun, Variational
+from lebm.estimators.prior_model import PriorModel, trained
+from lebm.inference import Inference, Inferred, ShortRun, Variational
 from lebm.models.chain_space import NoiseSpace, chain_space, common_layout, redraw
 from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
@@ -101,6 +101,12 @@ class JointHierarchicalPrior(PriorModel):
         self.layout = common_layout(prior, self.inference.encoder, generator)
         self.register_load_state_dict_pre_hook(_renamed)
 
+    def networks(self) -> Mapping[str, nn.Module]:
+        energy = getattr(self.prior, "tilt", None)
+        return trained(
+            generator=self.likelihood, encoder=self.encoder, energy=energy, reference=self.reference
+        )
+
     # The loss
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
@@ -109,14 +115,14 @@ class JointHierarchicalPrior(PriorModel):
             return loss
         negatives = self.negatives(len(data.z), batch_idx)
         gap = self.energy_gap(data.z, negatives)
-        if self.trains_reference:
+        if "reference" in self.networks():
             gap = gap + self.reference.log_density(negatives).mean()
         return loss + gap
 
     def encoder_loss(self, data: Inferred) -> Tensor:
         """Return the loss of :class:`PriorModel`, or ``-log p0(z)`` without q if the reference learns."""
         loss = super().encoder_loss(data)
-        if data.q is None and self.trains_reference:
+        if data.q is None and "reference" in self.networks():
             loss = loss - self.reference.log_density(data.z).mean()
         return loss
 
@@ -141,37 +147,21 @@ class JointHierarchicalPrior(PriorModel):
         with torch.inference_mode(False), frozen(self.prior, self.prior_sampler):
             return redraw(self.space, self.prior_sampler, z.clone(), free, generator, steps)
 
-    def log_joint_above(
-        self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
-    ) -> Tensor:
-        r"""Return an estimate of :math:`L^{>k}` (CVPR 2023, eq. 20) from one sample per row, ``(B,)``.
-
-        It is the unnormalised ``log p(x, z)`` with the k lowest layers of ``z`` drawn from the prior.
-        :math:`\mathrm{LLR}^{>k} = L^{>0} - L^{>k}` is high for data that only the lower layers explain.
-        """
-        return self.log_joint(x, self.redraw(z, list(range(k)), steps=steps, generator=generator))
-
     @property
     def chain_settings(self) -> dict[str, Any]:
         space = "noise" if isinstance(self.space, NoiseSpace) else "latent"
         return {**super().chain_settings, "space": space}
 
-    # Checkpoints made when ``scheme`` named the inference
-
     @classmethod
     def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return current arguments for a checkpoint in which ``scheme`` named the inference."""
         now = super().from_former(arguments)
-        kind = _SCHEMES.get(now.get("scheme", "variational"))
-        if kind is not None and ("scheme" in now or "encoder" in now):
-            known = ("scheme", "encoder", "kl", "warm_up", "backbone")
-            former = {name: now.pop(name) for name in known if name in now}
+        if "scheme" in now:
+            former = {name: now.pop(name) for name in ("scheme", "encoder", "kl", "warm_up", "backbone")}
+            kind = {"variational": Variational, "mcmc": ShortRun}[former["scheme"]]
             own = {name: former[name] for name in constructor_parameters(kind) if name in former}
             now["inference"] = {"class_path": public_path(kind), "init_args": own}
         return now
-
-
-_SCHEMES: dict[str, type[Inference]] = {"variational": Variational, "two_stage": Frozen, "mcmc": ShortRun}
 
 
 def _renamed(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:

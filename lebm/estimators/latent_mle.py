@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lebm.estimators.prior_model import PriorModel
 
@@ -49,12 +49,6 @@ class LatentMLE(PriorModel):
         >>> x.shape, model.encode(x).shape, model.anomaly_score(x).shape
         (torch.Size([3, 1, 4, 4]), torch.Size([3, 2]), torch.Size([3]))
     """
-
-    def networks(self) -> Mapping[str, nn.Module]:
-        parts = dict(super().networks())
-        if parts.pop("reference", None) is not None or "energy" in parts:
-            parts["energy"] = self.prior  # all parameters of a custom prior learn from the contrast
-        return parts
 
     def loss(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         data, loss = self.data_terms(batch, batch_idx)

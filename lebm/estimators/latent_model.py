@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -25,7 +26,6 @@ from lebm.estimators.optim import AdamGroups
 from lebm.estimators.strategies import check_strategy
 from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch
 from lebm.models.chain_space import ChainSpace
-from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
@@ -36,72 +36,25 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = [
-    "HasLayers",
-    "HasPosterior",
-    "LatentModel",
-    "ModelChain",
-    "NoChainError",
-    "Revises",
-    "contrast",
-    "touch",
-]
+__all__ = ["HasLayers", "LatentModel", "Revises", "both_energies", "touch"]
 
 Method = TypeVar("Method", bound="LatentModel")
 
 
-class NoChainError(UserError):
-    """An error for a chain of a model that samples without a chain."""
-
-
-@dataclass(frozen=True)
-class ModelChain:
-    """A chain of a model.
-
-    Attributes:
-        target: the unnormalised log-density that the chain samples.
-        sampler: the kernel and its length.
-        start: starts of the chains, ``(chains, *event)``.
-    """
-
-    target: LogDensity
-    sampler: Sampler
-    start: Tensor
-
-
-@runtime_checkable
-class HasPosterior(Protocol):
-    """A model whose posterior density can be differentiated."""
-
-    def posterior(self, x: Tensor) -> LogDensity:
-        """Return ``log p(x, z)`` as a function of ``z: (B, latent_dim)``, unnormalised if the prior is."""
-
-
 @runtime_checkable
 class HasLayers(Protocol):
-    """A model whose latent has layers, bottom first."""
+    """A model whose latent has layers, see :class:`~lebm.estimators.JointHierarchicalPrior`."""
 
     layout: LatentLayout
-
-    def redraw(
-        self, z: Tensor, layers: list[int], *, steps: int | None = None, generator: RandomSource = None
-    ) -> Tensor:
-        """Draw some layers of ``z: (B, latent_dim)`` again from the prior given the other layers."""
-
-    def log_joint_above(
-        self, x: Tensor, z: Tensor, k: int, *, steps: int | None = None, generator: RandomSource = None
-    ) -> Tensor:
-        """Return ``log p(x, z)``, ``(B,)``, with the ``k`` lowest layers drawn from the prior."""
+    redraw: Callable[..., Tensor]
 
 
 @runtime_checkable
 class Revises(Protocol):
-    """A model that revises its generator's observations by a chain on observations."""
+    """A model with a chain on observations, see :class:`~lebm.estimators.DualMCMCTeaching`."""
 
     revised: Mapping[str, Tensor]
-
-    def revise(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Return observations ``(B, *event)`` after the chain from ``x``."""
+    revise: Callable[..., Tensor]
 
 
 class LatentModel(LightningModule, Component, ABC):
@@ -113,6 +66,7 @@ class LatentModel(LightningModule, Component, ABC):
     rejected, and images that look like [0, 1] give a warning.
 
     Args:
+        likelihood: ``p(x | z)``, with the generator inside.
         optimizer: the optimiser and its settings per network.
         scale_likelihood: whether the loss keeps the ``1 / (2 sigma^2)`` and the constant of a Gaussian
             likelihood. ``False`` is the released loss, ``|x - g(z)|^2`` summed over pixels, which Adam treats
@@ -130,12 +84,12 @@ class LatentModel(LightningModule, Component, ABC):
         anomaly_score_name: definition of :meth:`anomaly_score`, stored with every result that uses it.
     """
 
-    latent_dim: int
     loaded_weights: str | None = None
     anomaly_score_name = "-log p(x, z) at one posterior sample"
 
     def __init__(
         self,
+        likelihood: Likelihood,
         optimizer: AdamGroups,
         scale_likelihood: bool = True,
         seed: int = 0,
@@ -143,6 +97,8 @@ class LatentModel(LightningModule, Component, ABC):
         evaluation_steps: int | None = None,
     ) -> None:
         super().__init__()
+        self.likelihood = likelihood
+        self.latent_dim = likelihood.latent_dim
         self.optimizer_settings = optimizer
         self.scale_likelihood = scale_likelihood
         self.seed = seed
@@ -151,7 +107,6 @@ class LatentModel(LightningModule, Component, ABC):
         self._notes: dict[str, Tensor] | None = None
         self._losses: tuple[Any, int] = 0.0, 0  # sum and number of the losses of the epoch
         self._stopping = False
-        self._described: Any = None
         self._range_is_known = False
         self._rows = 0  # of an evaluation batch
 
@@ -175,22 +130,14 @@ class LatentModel(LightningModule, Component, ABC):
         return super()._apply_batch_transfer_handler(as_dictionary(batch), *args, **kwargs)
 
     def observations(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the data of a batch in the model's own precision.
-
-        Raises:
-            UserError: for a batch without ``x`` or with data that the model does not take.
-        """
+        """Return the data of a batch in the model's own precision; reject data of another shape."""
         x = rows_of(batch)
-        check_rows(x, event_shape(self.observation_model))
+        check_rows(x, event_shape(self.likelihood))
         return x.to(self.dtype) if x.is_floating_point() else x
 
     def check_input(self, x: Tensor) -> None:
-        """Reject observations of another shape, dtype or range; a trainer skips the check of the range.
-
-        Raises:
-            UserError: for another shape, dtype or range.
-        """
-        shape = event_shape(self.observation_model)
+        """Reject observations of another shape, dtype or range; a trainer skips the check of the range."""
+        shape = event_shape(self.likelihood)
         check_rows(x, shape)
         if self._trainer is None or self._trainer.state.status != TrainerStatus.RUNNING:
             check_range(x, shape)
@@ -204,11 +151,17 @@ class LatentModel(LightningModule, Component, ABC):
         z = self.sample_latent(n, steps=steps, generator=generator, given=given)
         return self.observe(z, steps=steps, generator=generator)
 
-    @abstractmethod
     def sample_latent(
         self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
     ) -> Tensor:
         """Draw ``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition."""
+        if given is not None:
+            return self.sample_given(n, given, steps=steps, generator=generator).z
+        return self.prior_latents(n, steps, generator)
+
+    @abstractmethod
+    def prior_latents(self, n: int, steps: int | None, generator: RandomSource) -> Tensor:
+        """Draw ``n`` latents ``(n, latent_dim)`` from the prior, where a chain takes ``steps`` steps."""
 
     def sample_given(
         self,
@@ -230,14 +183,12 @@ class LatentModel(LightningModule, Component, ABC):
             generator: source of randomness.
             candidates: number of prior samples per latent; at least 256 in total per row of data.
         """
-        likelihood, condition = self.observation_model, as_condition(given).to(self.device)
-        condition = condition if likelihood is None else condition.on(likelihood)
-        prior = self.latent_prior
-        space = getattr(self, "space", None) or ChainSpace(prior or StandardNormal(self.latent_dim))
+        condition = as_condition(given).to(self.device).on(self.likelihood)
+        prior = self.latent_prior or StandardNormal(self.latent_dim)
+        space = getattr(self, "space", None) or ChainSpace(prior)
         count = condition.rows * max(256, candidates * n // condition.rows)
         start = self.sample_latent(count, steps=steps, generator=generator)
-        parts = [part for part in (prior, likelihood) if part is not None]
-        with torch.inference_mode(False), frozen(*parts, condition):
+        with torch.inference_mode(False), frozen(prior, self.likelihood, condition):
             state = space.coordinates(start.clone())
             draws = draw_given(space.target(), At(condition, space.latents), state, n, generator)
             with torch.no_grad():
@@ -249,17 +200,25 @@ class LatentModel(LightningModule, Component, ABC):
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Infer one latent per observation, ``(B, latent_dim)``, from the (approximate) posterior."""
 
-    @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean observations ``(B, *event)`` of latents."""
+        with torch.no_grad():
+            return self.likelihood.mean(z)
 
     @abstractmethod
+    def posterior(self, x: Tensor) -> LogDensity:
+        """Return ``log p(x, z)`` as a function of ``z: (B, latent_dim)``, unnormalised if the prior is."""
+
+    @checked
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return the unnormalised ``log p(x, z)``, ``(B,)``."""
+        """Return ``log p(x, z)``, ``(B,)``, unnormalised if the prior is."""
+        with torch.no_grad():
+            return self.posterior(x)(z)
 
     def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Return the observations ``(B, *event)`` that :meth:`sample` shows for latents ``z``."""
-        return self.decode(z)
+        """Return the observations ``(B, *event)`` that :meth:`sample` shows: means, or drawn sentences."""
+        with torch.no_grad():
+            return self.likelihood.draw(z, generator)
 
     def reconstruct(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Encode and decode observations ``(B, *event)``."""
@@ -280,12 +239,6 @@ class LatentModel(LightningModule, Component, ABC):
         samplers = {name: describe(part, strict=False) for name, part in parts if name.endswith("sampler")}
         return {**samplers, "evaluation_steps": self.evaluation_steps}
 
-    @property
-    def observation_model(self) -> Likelihood | None:
-        """Likelihood ``p(x | z)``; ``None`` for a model without a likelihood."""
-        likelihood = getattr(self, "likelihood", None)
-        return likelihood if isinstance(likelihood, Likelihood) else None
-
     def chain_steps(self, name: str) -> int | None:
         """Return the length of the chain ``prior``, ``posterior`` or ``image``; ``None`` if there is none."""
         sampler = getattr(self, f"{name}_sampler", None)
@@ -296,7 +249,7 @@ class LatentModel(LightningModule, Component, ABC):
     @property
     def latent_prior(self) -> Prior | None:
         """Prior of the latents; ``None`` for a plain N(0, I)."""
-        return None
+        return getattr(self, "prior", None)
 
     @property
     def sentences(self) -> CategoricalLikelihood | None:
@@ -306,27 +259,6 @@ class LatentModel(LightningModule, Component, ABC):
             UserError: if a model of sentences has no vocabulary yet.
         """
         return sentence_likelihood(self)
-
-    def inferred(self, x: Tensor) -> DiagonalGaussian | None:
-        """Return ``q(z | x)`` of the inference model; ``None`` for a model without one."""
-        encoder = getattr(self, "encoder", None)
-        return encoder(x) if isinstance(encoder, GaussianEncoder) else None
-
-    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
-        """Return ``n`` chains of the prior, with the starts that sampling uses.
-
-        Raises:
-            NoChainError: if the prior is sampled without a chain.
-        """
-        raise NoChainError("the prior is sampled exactly, without a chain")
-
-    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """Return a posterior chain for each row of ``x: (B, *event)``, from a sample of the reference.
-
-        Raises:
-            NoChainError: if latents are inferred without a chain.
-        """
-        raise NoChainError("latents come from the inference network, without a chain")
 
     # Parts of a training step
 
@@ -344,7 +276,7 @@ class LatentModel(LightningModule, Component, ABC):
 
     def scaled(self, nll: Tensor, x: Tensor) -> Tensor:
         """Scale a ``-log p(x | z)`` in nats as ``scale_likelihood`` selects."""
-        likelihood: Any = self.observation_model
+        likelihood: Any = self.likelihood
         return nll if self.scale_likelihood else likelihood.squared_error(nll, x[0].numel())
 
     # Scalars for the loggers
@@ -352,9 +284,7 @@ class LatentModel(LightningModule, Component, ABC):
     def note(self, name: str, value: Tensor) -> None:
         """Log a scalar of this training step, detached, if the step is logged.
 
-        Args:
-            name: name in the logs; names that begin with ``train/`` are shown in the progress bar.
-            value: a tensor of one number.
+        The progress bar shows names that begin with ``train/``.
         """
         if self._notes is not None:
             self._notes[name] = value.detach()
@@ -407,7 +337,7 @@ class LatentModel(LightningModule, Component, ABC):
         if not self._range_is_known:
             # Divergence handles values that are not finite, because it names their rows.
             x = self.observations(batch).nan_to_num(0.0, 0.0, 0.0)
-            check_range(x, event_shape(self.observation_model))
+            check_range(x, event_shape(self.likelihood))
             self._range_is_known = True
 
     # Hooks of the Trainer
@@ -450,7 +380,7 @@ class LatentModel(LightningModule, Component, ABC):
     def on_train_start(self) -> None:
         """Try to rebuild the model, and count the epoch with which a resumed run begins."""
         self._stopping = self._range_is_known = False
-        self._description()
+        _ = self._description
         count_begun_epoch(self.trainer)
 
     def configure_optimizers(self) -> Any:
@@ -479,11 +409,7 @@ class LatentModel(LightningModule, Component, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip each network separately, by default to ``--trainer.gradient_clip_val``.
-
-        Raises:
-            UserError: if ``--trainer.gradient_clip_algorithm`` is ``value``.
-        """
+        """Clip each network separately, by default to ``--trainer.gradient_clip_val``."""
         if gradient_clip_algorithm not in (None, "norm"):
             raise UserError(
                 f"trainer.gradient_clip_algorithm {gradient_clip_algorithm}: networks are clipped by norm"
@@ -509,15 +435,10 @@ class LatentModel(LightningModule, Component, ABC):
 
     # Checkpoints
 
-    @classmethod
-    def from_former(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return current arguments for a checkpoint that chose between two sources of noise."""
-        return super().from_former({n: value for n, value in arguments.items() if n != "noise_source"})
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the description that rebuilds the model, or why it cannot be rebuilt."""
         checkpoint["lebm_format"] = checkpoints.FORMAT
-        checkpoint["hyper_parameters"] = deepcopy(self._description())
+        checkpoint["hyper_parameters"] = deepcopy(self._description)
         checkpoint["epoch_losses"] = [float(self._losses[0]), self._losses[1]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -525,14 +446,14 @@ class LatentModel(LightningModule, Component, ABC):
         self._losses = checkpoint.get("epoch_losses", (0.0, 0))
         reopen_epoch(checkpoint["loops"]["fit_loop"])
 
+    @cached_property
     def _description(self) -> Any:
-        """Return the description that rebuilds the model; warn once if it cannot be rebuilt."""
-        if self._described is None:
-            with isolate_rng():
-                self._described, warning = tried(self)
-            if warning and (self._trainer is None or self.trainer.is_global_zero):
-                warnings.warn(UserNotice(warning), stacklevel=2)
-        return self._described
+        """Description that rebuilds the model; the first use warns if it cannot be rebuilt."""
+        with isolate_rng():
+            description, warning = tried(self)
+        if warning and (self._trainer is None or self.trainer.is_global_zero):
+            warnings.warn(UserNotice(warning), stacklevel=2)
+        return description
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -547,17 +468,18 @@ class LatentModel(LightningModule, Component, ABC):
         return checkpoints.rebuilt(*found, cls, trust=trust, map_location=map_location or "cpu")
 
 
-def contrast(energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Tensor:
-    """Return the mean energy of ``positives: (B, *event)`` minus the mean of ``negatives: (C, *event)``.
+def both_energies(
+    energy: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the energies of ``positives: (B, *event)`` and of ``negatives: (C, *event)``.
 
-    Both are evaluated in one call, so that spectral norm takes one power iteration per step for both. Means
-    are computed in at least single precision, because their difference in half precision is mostly rounding.
+    They are evaluated in one call, so that spectral norm takes one power iteration per step for both, and
+    returned in at least single precision, because means of half precision are mostly rounding.
     """
     energies = energy(torch.cat([positives, negatives]))
-    up, down = energies.to(torch.promote_types(energies.dtype, torch.float32)).split(
-        [len(positives), len(negatives)]
-    )
-    return up.mean() - down.mean()
+    precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
+    up, down = precise.split([len(positives), len(negatives)])
+    return up, down
 
 
 def touch(networks: Iterable[nn.Module]) -> Tensor | float:

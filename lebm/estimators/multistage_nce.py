@@ -6,24 +6,22 @@ z+ from the aggregate posterior,  z- from the prior so far, p0(z) r_1(z) ... r_(
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
-from lebm.conditions import Given
 from lebm.density_ratio.log_ratio import as_constant, direct_log_z, staged_log_z
 from lebm.errors import UserError
+from lebm.estimators.latent_model import both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
 from lebm.inference import Inferred
-from lebm.models.frozen import frozen
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
 from lebm.samplers.annealed import AnnealedImportanceSampling
@@ -118,14 +116,10 @@ class MultiStageNCE(PriorModel):
         self.stages = stages
         self.annealing = annealing
         self.annealing_chains = annealing_chains
-        self.update_generator_in_stage = update_generator_in_stage
         if not update_generator_in_stage:
             self.frozen_parts["likelihood"] = likelihood
         self.warm_start = warm_start
         self.through_stages = through_stages
-
-    def networks(self) -> Mapping[str, nn.Module]:
-        return {**super().networks(), "energy": self.prior}
 
     # The loss
 
@@ -146,9 +140,7 @@ class MultiStageNCE(PriorModel):
         return lambda z: likelihood(z) + so_far(z)
 
     def encoder_loss(self, data: Inferred) -> Tensor:
-        """Return the loss of :class:`PriorModel`, plus the energy of the finished stages for a trained
-        encoder.
-        """
+        """Return the loss of :class:`PriorModel`, plus the energy of the finished stages for an encoder."""
         loss = super().encoder_loss(data)
         waits = data.q is None or self.prior.asleep
         return loss if waits else loss + self.prior.tilt.so_far(data.z).mean()
@@ -158,14 +150,11 @@ class MultiStageNCE(PriorModel):
         noise = self.noise("prior", batch_idx)
         if self.prior.tilt.finished == 0:
             return self.prior.reference(n, noise)
-        return self.run_chain("prior", self.prior_sampler, self.prior.log_density_so_far(), n, noise)
+        return self.run_chain("prior", self.prior.log_density_so_far(), n, noise)
 
     def classification(self, positives: Tensor, negatives: Tensor, index: Tensor | None) -> Tensor:
         """Return the classifier's loss; held-out rows are measured but not trained on."""
-        energies = self.prior.tilt.active(torch.cat([positives, negatives]))
-        # The mean over the batch in half precision would be mostly rounding.
-        precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
-        up, down = precise.split([len(positives), len(negatives)])
+        up, down = both_energies(self.prior.tilt.active, positives, negatives)
         every = self.stages.held_out
         measured = torch.ones_like(up, dtype=torch.bool)
         if every:
@@ -182,29 +171,23 @@ class MultiStageNCE(PriorModel):
         self.note("stages/accuracy", 0.5 * ((up < 0).float().mean() + (down >= 0).float().mean()))
         return 0.0 * loss if self.stages.ended else loss
 
-    def sample_latent(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        direct = self.prior.is_exact or (steps is None and self.direct_draws() is not None)
-        if direct or not self.through_stages or given is not None:
-            return super().sample_latent(n, steps=steps, generator=generator, given=given)
+    def fresh_chains(self, start: Tensor, steps: int | None, generator: RandomSource) -> Tensor:
+        if not self.through_stages:
+            return super().fresh_chains(start, steps, generator)
         finished = range(1, self.prior.tilt.finished + (0 if self.prior.tilt.complete else 1))
         targets = [*(self.prior.log_density_after(stage) for stage in finished), self.prior.target()]
-        with frozen(self.prior, self.prior_sampler):
-            z = self.space.reference(n, generator)
-            steps = self.prior_sampler.steps if steps is None else steps
-            ends = [steps * number // len(targets) for number in range(len(targets) + 1)]
-            for target, share in zip(targets, map(operator.sub, ends[1:], ends), strict=True):
-                z = self.prior_sampler(target, z.detach(), generator, steps=share)
-        return self._latents(z)
+        z, steps = start, self.prior_sampler.steps if steps is None else steps
+        for number, target in enumerate(targets):
+            share = steps * (number + 1) // len(targets) - steps * number // len(targets)
+            z = self.prior_sampler(target, z.detach(), generator, steps=share)
+        return z
 
     @property
     def chain_settings(self) -> dict[str, Any]:
         """Samplers, settings of the stages, and the error of their sum of logits."""
-        stages = [asdict(record) for record in self.stages.history]
         return {
             **super().chain_settings,
-            "stages": stages,
+            "stages": [asdict(record) for record in self.stages.history],
             "log_z": [asdict(constant) for constant in self.prior.constants.values()],
         }
 
@@ -238,9 +221,7 @@ class MultiStageNCE(PriorModel):
         return record
 
     def _estimate_log_z(self, stage: int) -> None:
-        """Store the narrowest estimate of log Z, computed equally on all processes, because adapted steps
-        must agree.
-        """
+        """Store the narrowest estimate of log Z, equal on all processes, because adapted steps must agree."""
         found = []
         if self.annealing is not None:
             noise = Noise([(self.seed, "annealing", stage)])

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Adam, AdamW
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lebm.component import Component
 
 __all__ = ["AdamGroups"]
+
+PerNetwork = float | Mapping[str, float]
 
 
 class AdamGroups(Component):
@@ -56,8 +58,8 @@ class AdamGroups(Component):
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: Mapping[str, float] | None = None,
         max_grad_norm: Mapping[str, float] | None = None,
-        lr_decay: float | Mapping[str, float] = 1.0,
-        full_rate_epochs: float | Mapping[str, float] = 1,
+        lr_decay: PerNetwork = 1.0,
+        full_rate_epochs: PerNetwork = 1,
         decoupled_weight_decay: bool = False,
     ) -> None:
         for name, value in {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}.items():
@@ -77,11 +79,7 @@ class AdamGroups(Component):
         self.lr_decay, self.full_rate_epochs = lr_decay, full_rate_epochs
 
     def check(self, networks: Mapping[str, nn.Module]) -> None:
-        """Reject settings of unknown networks, and networks without a learning rate.
-
-        Raises:
-            ValueError: with the key and the names of the networks.
-        """
+        """Reject settings of unknown networks, and networks without a learning rate."""
         for setting in ("lr", "weight_decay", "max_grad_norm", "lr_decay", "full_rate_epochs"):
             value = getattr(self, setting)
             for name in value if isinstance(value, Mapping) else ():
@@ -116,7 +114,7 @@ class AdamGroups(Component):
             full = {name: round(share * epochs) if share < 1 else share for name, share in full.items()}
         return optimizer, _Decay(optimizer, self.lr_decay, full)
 
-    def clip(self, optimizer: torch.optim.Optimizer, default: float | None = None) -> None:
+    def clip(self, optimizer: Optimizer, default: float | None = None) -> None:
         """Limit each group's gradient norm by its own setting, or by ``default`` without one."""
         for group in optimizer.param_groups:
             limit = self.max_grad_norm.get(group["name"], default)
@@ -127,12 +125,7 @@ class AdamGroups(Component):
 class _Decay(LRScheduler):
     """The factor ``lr_decay ** max(0, epoch - full_rate_epochs + 1)`` of each group, for epochs from 0."""
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        decay: float | Mapping[str, float],
-        full_rate_epochs: Mapping[str, float],
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, decay: PerNetwork, full_rate_epochs: PerNetwork) -> None:
         self.decay, self.full_rate_epochs = decay, full_rate_epochs
         super().__init__(optimizer)
 
@@ -144,6 +137,6 @@ class _Decay(LRScheduler):
         ]
 
 
-def _of(setting: float | Mapping[str, float], group: Mapping[str, Any]) -> float:
+def _of(setting: PerNetwork, group: Mapping[str, Any]) -> float:
     """Return a setting of one network; 1 if absent."""
     return setting.get(group["name"], 1) if isinstance(setting, Mapping) else setting

@@ -13,10 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from lebm import checkpoint as checkpoints
 from lebm.component import describe
-from lebm.conditions import Given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.fit_base import FitBase
-from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError, contrast
+from lebm.estimators.latent_model import LatentModel, both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.stages import renew_averages
 from lebm.inference import Frozen, Inference, Inferred, PosteriorChain, ShortRun, Variational, mirror_encoder
@@ -29,11 +28,10 @@ from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import EnergyPrior, Prior
 from lebm.samplers.base import LogDensity, Sampler
-from lebm.samplers.chains import PersistentChains
 from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["PriorModel"]
+__all__ = ["PriorModel", "trained"]
 
 
 class PriorModel(LatentModel):
@@ -72,23 +70,27 @@ class PriorModel(LatentModel):
         anomaly: Literal["joint", "code"] = "joint",
         **shared: Any,
     ) -> None:
-        super().__init__(optimizer or AdamGroups({}), **shared)
+        super().__init__(likelihood, optimizer or AdamGroups({}), **shared)
         check_sizes("the generator takes", likelihood.latent_dim, "the prior has", prior.latent_dim)
         if not self.scale_likelihood and not hasattr(likelihood, "sigma"):
             raise ValueError("scale_likelihood=False is defined for a GaussianLikelihood only")
-        self.likelihood = likelihood
         self.prior = prior
         self.space = ChainSpace(prior)
         self.prior_sampler = prior_sampler
         self.posterior_sampler = posterior_sampler
-        self.latent_dim = prior.latent_dim
         self.inference = self._take(inference)
         self.fit_base = fit_base
         check_choice("anomaly", anomaly, ("joint", "code"))
-        if anomaly == "code" and self.inference.encoder is None:
-            raise ValueError("anomaly 'code' scores the mean of an encoder, and this inference has none")
         self.anomaly = anomaly
-        self.frozen_parts = self._frozen_parts()  # always in evaluation mode
+        if anomaly == "code":
+            self.anomaly_score_name = "-log p(z) at the mean of the encoder"
+            if self.inference.encoder is None:
+                raise ValueError("anomaly 'code' scores the mean of an encoder, and this inference has none")
+        self.frozen_parts: dict[str, Any] = {}  # always in evaluation mode
+        if isinstance(self.inference, Frozen):
+            self.frozen_parts = {"likelihood": likelihood, "encoder": self.inference.encoder}
+            if fit_base is None:  # a base that is fitted needs no backbone
+                self.frozen_parts["reference"] = self.reference
         for part in self.frozen_parts.values():
             part.requires_grad_(False)  # from the start, so that nothing is toggled in training
         if fit_base is not None:
@@ -120,15 +122,6 @@ class PriorModel(LatentModel):
             raise ValueError("inference Frozen trains an energy, and this prior has none")
         return part
 
-    def _frozen_parts(self) -> dict[str, nn.Module]:
-        """Return the networks that :class:`~lebm.inference.Frozen` copies and freezes."""
-        if not isinstance(self.inference, Frozen):
-            return {}
-        assert self.inference.encoder is not None
-        parts = {"likelihood": self.likelihood, "encoder": self.inference.encoder}
-        # A base that is fitted needs no backbone.
-        return parts if self.fit_base is not None else {**parts, "reference": self.reference}
-
     @property
     def reference(self) -> Prior:
         """The prior without its energy."""
@@ -143,17 +136,14 @@ class PriorModel(LatentModel):
 
     def run_chain(
         self,
-        name: str,
-        sampler: Sampler | None,
+        name: Literal["prior", "posterior"],
         target: LogDensity,
         n: int,
         noise: RandomSource,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Return ``n`` latents of a training chain from ``start``, or from the reference, and note
-        diagnostics.
-        """
-        assert sampler is not None, f"{type(self).__name__} has no {name}_sampler"
+        """Return ``n`` latents of a training chain from ``start``, or from the reference."""
+        sampler: Sampler = getattr(self, f"{name}_sampler")
         with frozen(self.prior, self.likelihood):
             if start is None:
                 state = self.space.reference(n, noise)
@@ -167,38 +157,17 @@ class PriorModel(LatentModel):
             return self.space.latents(state)
 
     def posterior(self, x: Tensor) -> LogDensity:
-        """Return ``log p(x, z)`` as a function of ``z``, unnormalised if the prior is."""
         likelihood, prior = self.likelihood.given(x), self.prior
         return lambda z: likelihood(z) + prior.log_density(z)
 
     # Queries
 
-    @property
-    def latent_prior(self) -> Prior:
-        return self.prior
-
-    def prior_chain(self, n: int, generator: RandomSource = None) -> ModelChain:
-        if self.prior.is_exact:
-            return super().prior_chain(n, generator)
-        return ModelChain(self.space.target(), self.prior_sampler, self.space.reference(n, generator))
-
-    def posterior_chain(self, x: Tensor, generator: RandomSource = None) -> ModelChain:
-        """Start chains at the reference instead of an encoder, because diagnostics need dispersed starts."""
-        if self.posterior_sampler is None:
-            raise NoChainError("latents come from the encoder, without a chain")
-        target = self.space.posterior(self.likelihood.given(x))
-        return ModelChain(target, self.posterior_sampler, self.space.reference(len(x), generator))
-
-    def sample_latent(
-        self, n: int, *, steps: int | None = None, generator: RandomSource = None, given: Given | None = None
-    ) -> Tensor:
-        """Draw ``n`` latents ``(n, latent_dim)`` from the prior, or from the prior ``given`` a condition.
+    def prior_latents(self, n: int, steps: int | None, generator: RandomSource) -> Tensor:
+        """Draw ``n`` latents ``(n, latent_dim)`` from the prior.
 
         Without ``steps`` they are corrected samples of the base if :meth:`direct_draws` allows it, otherwise
         ends of chains of ``prior_sampler``.
         """
-        if given is not None:
-            return self.sample_given(n, given, steps=steps, generator=generator).z
         if self.prior.is_exact:
             return self.prior.reference(n, generator).detach()
         direct = self.direct_draws() if steps is None else None
@@ -206,82 +175,51 @@ class PriorModel(LatentModel):
             if direct is not None:
                 start = self.reference.reference(n, generator)
                 return direct[0](self.prior.target(), start, generator)
-            chain = self.prior_chain(n, generator)
-            return self._latents(chain.sampler(chain.target, chain.start.detach(), generator, steps=steps))
+            start = self.space.reference(n, generator).detach()
+            return self._latents(self.fresh_chains(start, steps, generator))
+
+    def fresh_chains(self, start: Tensor, steps: int | None, generator: RandomSource) -> Tensor:
+        """Return the ends of chains of the prior from ``start: (n, latent_dim)``, in their coordinates."""
+        return self.prior_sampler(self.space.target(), start, generator, steps=steps)
 
     def direct_draws(self) -> tuple[IndependenceMetropolis, float] | None:
-        """Return the sampler that corrects samples of the base, and its efficiency; ``None`` if not
-        efficient.
+        """Return the sampler that corrects samples of the base, and its efficiency, if it is efficient.
 
         The weights ``exp(-E(z))`` of 4,096 samples of a fitted base give the number of independence
         Metropolis steps after which the distance in total variation is below 0.01, and the effective share of
         the samples, in (0, 1]. Above 60 steps the result is ``None``, because a chain of small steps costs
         less.
         """
-        base = self.reference
         if self.fit_base is None or self.prior.is_exact:
             return None
         with torch.no_grad(), frozen(self.prior):
-            z = base.reference(4096, Noise([(self.seed, "direct draws")]))
+            z = self.reference.reference(4096, Noise([(self.seed, "direct draws")]))
             weights = clean_log_weights(-self.prior.energy(z).double())
         share = float(weight_ess(weights)) / len(weights)
         largest = float((weights.max() - weights.logsumexp(0)).exp()) * len(weights)
         steps = math.ceil(math.log(100) * largest) if math.isfinite(largest) else 0
         return (IndependenceMetropolis(steps), share) if 0 < steps <= 60 else None
 
-    def pool_latents(self, n: int, *, generator: RandomSource = None) -> Tensor:
-        """Draw ``n`` latents of the prior from the pool of chains of training, ``(n, latent_dim)``.
-
-        Rows of the pool are drawn with replacement, and each continues for the kernel's own steps.
-
-        Raises:
-            NoChainError: if ``prior_sampler`` is not a :class:`~lebm.samplers.PersistentChains`, or its pool
-                is empty.
-        """
-        chains = self.prior_sampler
-        if not isinstance(chains, PersistentChains) or chains.is_empty:
-            raise NoChainError("prior_sampler has no pool of chains: train with PersistentChains")
-        with torch.inference_mode(False), frozen(self.prior):
-            start = chains.pooled(n, generator)
-            return self._latents(chains.kernel(self.space.target(), start.to(self.device), generator))
-
-    @property
-    def has_pool(self) -> bool:
-        """True if :meth:`pool_latents` can draw."""
-        return isinstance(self.prior_sampler, PersistentChains) and not self.prior_sampler.is_empty
-
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Infer one latent per row of ``x: (B, *event)``, ``(B, latent_dim)``.
 
-        Args:
-            x: observations.
-            steps: transitions of the posterior chain; ``evaluation_steps`` if ``None``. With 0, and without a
-                ``posterior_sampler``, a sample of the encoder is returned.
-            generator: source of randomness.
+        The posterior chain takes ``steps`` steps (default: ``evaluation_steps``). With 0, and without a
+        ``posterior_sampler``, a sample of the encoder is returned.
         """
-        steps = self.encoding_steps if steps is None else steps
+        if steps is None:
+            steps = self.evaluation_steps
+        if steps is None and not self.inference.runs_chain:
+            steps = 0
         with torch.inference_mode(False), frozen(self.prior, self.likelihood, self.inference):
             x = x.clone()  # inference tensors have no gradients
             z, sampler = self.inference.start(x, generator), self.posterior_sampler
-            if z is not None and (sampler is None or not steps):
+            if z is not None and (sampler is None or steps == 0):
                 return z
             assert sampler is not None  # checked in the constructor
             state = self.space.reference(len(x), generator) if z is None else self.space.coordinates(z)
             target = self.space.posterior(self.likelihood.given(x))
             with frozen(sampler):
                 return self._latents(sampler(target, state.detach(), generator, steps=steps))
-
-    @property
-    def encoding_steps(self) -> int:
-        """Default number of transitions of the posterior chain in queries."""
-        if self.evaluation_steps is not None:
-            return self.evaluation_steps if self.posterior_sampler is not None else 0
-        return self.posterior_sampler.steps if self.inference.runs_chain and self.posterior_sampler else 0
-
-    @property
-    def anomaly_score_name(self) -> str:  # type: ignore[override]
-        codes = self.anomaly == "code"
-        return "-log p(z) at the mean of the encoder" if codes else LatentModel.anomaly_score_name
 
     def score_at(self, x: Tensor, z: Tensor) -> Tensor:
         """Return ``-log p(x, z)``, or for ``"code"`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
@@ -297,19 +235,6 @@ class PriorModel(LatentModel):
         with frozen(self.inference):
             return self.inference.encoder(x).mean
 
-    def decode(self, z: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.likelihood.mean(z)
-
-    def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
-        """Return the observations that samples show; sentences are drawn, because they have no mean."""
-        with torch.no_grad():
-            return self.likelihood.draw(z, generator)
-
-    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.posterior(x)(z)
-
     @property
     def chain_settings(self) -> dict[str, Any]:
         described = describe(self.inference, strict=False)
@@ -324,18 +249,7 @@ class PriorModel(LatentModel):
     # Training
 
     def networks(self) -> Mapping[str, nn.Module]:
-        parts = {
-            "generator": self.likelihood,
-            "encoder": self.inference.encoder,
-            "energy": getattr(self.prior, "tilt", None),
-            "reference": self.reference,
-        }
-        return {name: part for name, part in parts.items() if part is not None and _trains(part)}
-
-    @property
-    def trains_reference(self) -> bool:
-        """True if the reference has networks that learn."""
-        return _trains(self.reference)
+        return trained(generator=self.likelihood, encoder=self.encoder, energy=self.prior)
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
@@ -414,18 +328,14 @@ class PriorModel(LatentModel):
     def infer(self, x: Tensor, batch: Mapping[str, Tensor], batch_idx: int) -> Inferred:
         """Infer ``z+``, latents ``(B, latent_dim)`` of ``x: (B, *event)``, the observations of a batch."""
         target = self.posterior_target(x)
-
-        def run(start: Tensor | None, noise: RandomSource) -> Tensor:
-            return self.run_chain("posterior", self.posterior_sampler, target, len(x), noise, start)
-
-        def reference(noise: RandomSource) -> Tensor:
-            return self._latents(self.space.reference(len(x), noise))
-
+        chain = PosteriorChain(
+            run=lambda start, noise: self.run_chain("posterior", target, len(x), noise, start),
+            reference=lambda noise: self._latents(self.space.reference(len(x), noise)),
+        )
         index = batch.get("index")
         if index is not None and "flipped" in batch:  # a flipped image has another posterior
             index = 2 * index + batch["flipped"].to(index)
         noise = self.noise("posterior", batch_idx)
-        chain = PosteriorChain(run, reference)
         if self.fit_base is not None and self.fit_base.only_energy:
             with torch.no_grad(), frozen(self.likelihood, self.inference):
                 return Inferred(self.inference.infer(x, index, chain, noise).z)
@@ -441,7 +351,7 @@ class PriorModel(LatentModel):
     def likelihood_loss(self, x: Tensor, z: Tensor, batch_idx: int) -> Tensor:
         """Return the scaled ``-log p(x | z)``, mean over the batch; zero if nothing learns from it."""
         only_energy = self.fit_base is not None and self.fit_base.only_energy
-        if only_energy or (not _trains(self.likelihood) and not z.requires_grad):
+        if only_energy or not ("generator" in self.networks() or z.requires_grad):
             return x.new_zeros((), dtype=z.dtype)
         nll = -self.likelihood.training_log_prob(x, z, self.noise("likelihood", batch_idx)).mean()
         self.note("train/nll_given_z", nll)
@@ -482,7 +392,8 @@ class PriorModel(LatentModel):
 
     def energy_gap(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return the mean energy of latents of data minus the mean of latents of the prior."""
-        gap = contrast(self.prior.energy, positives, negatives)
+        up, down = both_energies(self.prior.energy, positives, negatives)
+        gap = up.mean() - down.mean()
         self.note("train/energy_gap", gap)
         return gap
 
@@ -503,31 +414,35 @@ class PriorModel(LatentModel):
     def negatives(self, n: int, batch_idx: int) -> Tensor:
         """Draw ``z-``: ``n`` latents of the prior by its chain, ``(n, latent_dim)``, detached."""
         noise = self.noise("prior", batch_idx)
-        return self.run_chain("prior", self.prior_sampler, self.space.target(), n, noise)
+        return self.run_chain("prior", self.space.target(), n, noise)
 
 
-def _trains(part: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in part.parameters())
+def trained(**parts: nn.Module | None) -> dict[str, nn.Module]:
+    """Return the parts that have parameters to learn, by name."""
+    return {
+        name: part
+        for name, part in parts.items()
+        if part is not None and any(parameter.requires_grad for parameter in part.parameters())
+    }
 
 
 def _copy_backbone(source: str, parts: Mapping[str, nn.Module]) -> None:
     """Copy the (averaged) weights of networks from a checkpoint, in place, without building its classes."""
     state = checkpoints.read(checkpoints.find_checkpoint(source))["state_dict"]
-    tilted = any(name.startswith("prior.base.") for name in state)
-    # Older checkpoints have the encoder outside the inference.
-    inside = any(name.startswith("inference.encoder.") for name in state)
-    prefixes = {
-        "likelihood": "likelihood.",
-        "encoder": "inference.encoder." if inside else "encoder.",
-        "reference": "prior.base." if tilted else "prior.",
+
+    def of(prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+    found = {
+        "likelihood": of("likelihood."),
+        "encoder": of("inference.encoder.") or of("encoder."),
+        "reference": of("prior.base.") or of("prior."),
     }
     for name, part in parts.items():
-        prefix = prefixes[name]
-        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if name == "encoder" and not own:
+        if name == "encoder" and not found[name]:
             raise UserError(f"{source}: holds no encoder, which a backbone needs")
         try:
-            part.load_state_dict(own)
+            part.load_state_dict(found[name])
         except RuntimeError as error:
             last = str(error).splitlines()[-1].strip()
             raise UserError(f"{source}: its {name} does not match this recipe ({last})") from error

@@ -78,7 +78,6 @@ class StageRule(nn.Module, Component, ABC):
         self.held_out = held_out
         self.history: list[StageRecord] = []
         self.ended = False
-        self._sums: Tensor | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -86,7 +85,7 @@ class StageRule(nn.Module, Component, ABC):
         self.loss, self.accuracy = ONE, 0.5
         self.best = math.inf
         self.stale = 0
-        self._sums = None
+        self._sums: Tensor | None = None
 
     def record(self, positive: Tensor, negative: Tensor, measured: Tensor) -> None:
         """Add a batch. This is a collective call, and it never waits for the device.
@@ -114,12 +113,10 @@ class StageRule(nn.Module, Component, ABC):
         if self.ended:
             return None
         self.steps += 1
-        fresh = self.steps % self.window == 0 and self._sums is not None
-        reason = self._reason(self._measure() if fresh else False)
+        reason = self._reason(self.steps % self.window == 0 and self._measure())
         if reason is None:
             return None
-        if not fresh and self._sums is not None:
-            self._measure()
+        self._measure()  # the steps of an unfinished window
         kept = self._worth_keeping()
         record = StageRecord(len(self.history) + 1, self.steps, self.loss, self.accuracy, reason, kept)
         self.history.append(record)
@@ -129,7 +126,8 @@ class StageRule(nn.Module, Component, ABC):
 
     def _measure(self) -> bool:
         """Move the window's sums to the host; return ``False`` if they are empty."""
-        assert self._sums is not None
+        if self._sums is None:
+            return False
         loss, right, count = self._sums.tolist()
         self._sums = None
         if count == 0:
@@ -210,8 +208,6 @@ class AdaptiveStages(StageRule):
         >>> AdaptiveStages(min_steps=100, window=20).held_out
         10
     """
-
-    former = {"improvement": IMPROVEMENT, "one": AGREES, "separated": SEPARATES}
 
     def __init__(
         self,

@@ -33,11 +33,7 @@ def refusal(strategy: object) -> str | None:
 
 
 def check_strategy(model: nn.Module, strategy: Strategy) -> None:
-    """Reject split networks, and BatchNorm whose statistics are exchanged between processes.
-
-    Raises:
-        UserError: with the setting to type instead.
-    """
+    """Reject split networks, and BatchNorm whose statistics are exchanged between processes."""
     line = refusal(strategy)
     if line is not None:
         raise UserError(line)

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
-from lebm.estimators.latent_model import LatentModel, ModelChain, NoChainError
+from lebm.errors import UserError
+from lebm.estimators.dual_mcmc import DualMCMCTeaching
+from lebm.estimators.latent_model import LatentModel
+from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.evaluation.settings import CHAINS_PER_IMAGE
+from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.diagnostics import bulk_ess, split_rhat, tail_ess
 from lebm.samplers.noise import Noise
 from lebm.samplers.trace import Trace, findings, record, suggested_step
 
-__all__ = ["chain_suite", "long_chains", "posterior_chains"]
+__all__ = ["chain_suite", "long_chains", "posterior_chains", "prior_chains"]
 
 CHAINS, STEPS = 32, 500
+
+
+class NoChainError(UserError):
+    """An error for a chain of a model that samples without a chain."""
+
+
+@dataclass(frozen=True)
+class ModelChain:
+    """A chain of a model.
+
+    Attributes:
+        target: the unnormalised log-density that the chain samples.
+        sampler: the kernel and its length.
+        start: starts of the chains, ``(chains, *event)``.
+    """
+
+    target: LogDensity
+    sampler: Sampler
+    start: Tensor
 
 
 def long_chains(
@@ -61,7 +84,9 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
     for name, targets in (("prior", 1), ("posterior", len(x))):
         noise = Noise.samples(settings.seed, "diagnose", index=range(CHAINS))
         try:
-            chain = model.prior_chain(CHAINS, noise) if name == "prior" else posterior_chains(model, x, noise)
+            chain = (
+                prior_chains(model, CHAINS, noise) if name == "prior" else posterior_chains(model, x, noise)
+            )
         except NoChainError as reason:
             result.protocol["findings"][name] = [str(reason)]
             continue
@@ -81,11 +106,30 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
     return result
 
 
+def prior_chains(model: LatentModel, n: int, noise: Noise) -> ModelChain:
+    """Return ``n`` chains of the prior, with the starts that sampling uses.
+
+    Raises:
+        NoChainError: if the prior is sampled without a chain.
+    """
+    if not isinstance(model, PriorModel) or model.prior.is_exact:
+        raise NoChainError("the prior is sampled exactly, without a chain")
+    return ModelChain(model.space.target(), model.prior_sampler, model.space.reference(n, noise))
+
+
 def posterior_chains(model: LatentModel, x: Tensor, noise: Noise) -> ModelChain:
     """Return ``CHAINS_PER_IMAGE`` neighbouring posterior chains for each observation of ``x: (n, *event)``.
+
+    They start at the reference instead of an encoder, because diagnostics need dispersed starts.
 
     Raises:
         NoChainError: if the model infers latents without a chain.
     """
     rows = model.observations({"x": x.to(model.device)}).repeat_interleave(CHAINS_PER_IMAGE, dim=0)
-    return model.posterior_chain(rows, noise)
+    if isinstance(model, PriorModel) and model.posterior_sampler is not None:
+        target = model.space.posterior(model.likelihood.given(rows))
+        return ModelChain(target, model.posterior_sampler, model.space.reference(len(rows), noise))
+    if isinstance(model, DualMCMCTeaching):
+        start = model.sample_latent(len(rows), generator=noise)
+        return ModelChain(model.posterior(rows), model.posterior_sampler, start)
+    raise NoChainError("latents come from the encoder, without a chain")

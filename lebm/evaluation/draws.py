@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.prior_model import PriorModel
 from lebm.metrics.rows import finite_rows
-from lebm.samplers.noise import Noise
+from lebm.models.frozen import frozen
+from lebm.samplers.chains import PersistentChains
+from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["CHUNK", "drawn", "sample_chunks"]
+__all__ = ["CHUNK", "drawn", "has_pool", "pool_latents", "sample_chunks"]
 
 CHUNK = 250
 """Number of samples per noise stream."""
@@ -56,8 +59,31 @@ def sample_chunks(
 
 
 def drawn(model: LatentModel, n: int, noise: Noise, steps: int | None, pool: bool) -> Tensor:
-    """Draw ``n`` samples by fresh chains, or by the pool of training, which only a ``PriorModel`` has."""
+    """Draw ``n`` samples by fresh chains, or by the pool of training."""
     if not pool:
         return model.sample(n, steps=steps, generator=noise)
-    assert isinstance(model, PriorModel)
-    return model.observe(model.pool_latents(n, generator=noise), generator=noise)
+    return model.observe(pool_latents(model, n, noise), generator=noise)
+
+
+def has_pool(model: LatentModel) -> bool:
+    """Return whether :func:`pool_latents` can draw from the model."""
+    chains = getattr(model, "prior_sampler", None)
+    return isinstance(chains, PersistentChains) and not chains.is_empty
+
+
+def pool_latents(model: LatentModel, n: int, generator: RandomSource = None) -> Tensor:
+    """Draw ``n`` latents of the prior from the pool of chains of training, ``(n, latent_dim)``.
+
+    Rows of the pool are drawn with replacement, and each continues for the kernel's own steps.
+
+    Raises:
+        UserError: if the prior is not sampled by a :class:`~lebm.samplers.PersistentChains`, or its pool is
+            empty.
+    """
+    if not isinstance(model, PriorModel) or not has_pool(model):
+        raise UserError("prior_sampler has no pool of chains: train with PersistentChains")
+    chains, space = model.prior_sampler, model.space
+    assert isinstance(chains, PersistentChains)  # checked by has_pool
+    with torch.inference_mode(False), torch.no_grad(), frozen(model.prior):
+        start = chains.pooled(n, generator).to(model.device)
+        return space.latents(chains.kernel(space.target(), start, generator))

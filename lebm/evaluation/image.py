@@ -12,11 +12,10 @@ from torchmetrics.image.kid import poly_mmd
 from lebm.component import describe
 from lebm.data.rows import ImageRows
 from lebm.errors import UserError
-from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.anomaly import test_scores
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
-from lebm.evaluation.draws import sample_chunks
+from lebm.evaluation.draws import CHUNK, has_pool, sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
@@ -73,7 +72,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         Figure.of(kernel_name(extractor), kernel, len(fake), settings.real_split),
         *_neighbours(real, fake, settings),
     ]
-    if isinstance(subject.model, PriorModel) and subject.model.has_pool:
+    if has_pool(subject.model):
         pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
         pool = Figure.of(f"{name}/pool", _frechet(real, pooled), len(pooled), settings.real_split)
         result.figures.append(pool)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lebm.estimators.latent_model import HasPosterior
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
@@ -27,7 +26,7 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
     """Measure log p(x) by annealed and plain importance sampling, and log Z of the prior with its error.
 
     Units are nats per image and bits per dimension. For dual-MCMC teaching the density belongs to the
-    generator, not to the image energy. A model without a differentiable posterior density skips the suite.
+    generator, not to the image energy.
     """
     model = subject.model
     result = SuiteResult(
@@ -49,11 +48,6 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
             "seed": settings.seed,
         }
     )
-    if not isinstance(model, HasPosterior):
-        result.skipped = (
-            f"{type(model).__name__} has no posterior(x), the differentiable log p(x, z) that annealing needs"
-        )
-        return result
 
     def noise(purpose: str) -> Noise:
         return Noise([(settings.seed, "likelihood", purpose)])
@@ -103,7 +97,7 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
             bits = Interval(value, low, high, interval.method)
             name = f"bits_per_dimension/{name}"
             result.figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
-    sample: Any = getattr(model.observation_model, "sample", None)
+    sample: Any = getattr(model.likelihood, "sample", None)
     if sample is not None:  # bounds from both sides on samples of the model, whose latents are known
         z = long_run(model, min(len(x), 32), noise("simulated")).detach()
         with torch.no_grad():

@@ -70,7 +70,9 @@ def all_scores(model: LatentModel, batch: Mapping[str, Tensor]) -> dict[str, Ten
     if isinstance(model, HasLayers):
         for k in range(1, min(len(model.layout), LAYERS)):
             noise = model.sample_noise(f"llr above {k}", batch["index"])
-            scores[f"llr_above_{k}"] = log_joint - model.log_joint_above(x, z, k, generator=noise)
+            # LLR^{>k} of Cui et al. (CVPR 2023, eq. 20), from one sample
+            above = model.redraw(z, list(range(k)), generator=noise)
+            scores[f"llr_above_{k}"] = log_joint - model.log_joint(x, above)
     return {name: score.double().cpu() for name, score in scores.items()}
 
 

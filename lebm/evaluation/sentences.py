@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from lebm.data.rows import TextRows
 from lebm.errors import UserError
-from lebm.estimators.latent_model import HasPosterior, LatentModel
+from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.intervals import LEVEL
 from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, model_log_z
@@ -83,11 +83,6 @@ class LikelihoodBounds:
 
         All processes use equal noise streams and so compute equal estimates.
         """
-        if not isinstance(model, HasPosterior):
-            raise UserError(
-                "SentenceBounds needs a model with posterior(x), the differentiable log p(x, z), not"
-                f" {type(model).__name__}"
-            )
         self._metric.to(model.device).reset()
         below, above = model_log_z(
             model, self.prior_levels, self.prior_chains, lambda purpose: Noise([(self.seed, purpose)])
@@ -103,7 +98,6 @@ class LikelihoodBounds:
             return
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # inference tensors have no gradients
-            assert isinstance(model, HasPosterior)  # checked in begin
             if self.start == "prior":
                 like = torch.zeros(len(x), model.latent_dim, device=x.device).to(model.dtype)
                 start = LatentGaussian.standard(like)

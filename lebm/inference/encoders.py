@@ -141,7 +141,6 @@ class Taught(Inference):
     """
 
     needs_encoder = True
-    former = {"begin": "encoder"}
 
     def infer(
         self, x: Tensor, index: Tensor | None, posterior: PosteriorChain, noise: RandomSource

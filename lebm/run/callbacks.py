@@ -210,7 +210,7 @@ class SameShape(Callback):
     """A callback that rejects images of another size than the model makes."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        likelihood = pl_module.observation_model if isinstance(pl_module, LatentModel) else None
+        likelihood = pl_module.likelihood if isinstance(pl_module, LatentModel) else None
         made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
         read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         if made is not None and read is not None and tuple(made) != tuple(read):

@@ -81,7 +81,7 @@ def _observations(model: LatentModel) -> dict[str, Any]:
     sentences = model.sentences
     if sentences is not None:
         return {"kind": "sentences", "max_length": sentences.generator.max_length}
-    shape = event_shape(model.observation_model)
+    shape = event_shape(model.likelihood)
     image = shape is not None and len(shape) == 3
     return {
         "kind": "images" if image else "rows",

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lebm import load
+from lebm.errors import UserError
 from lebm.estimators import PriorModel
-from lebm.estimators.latent_model import NoChainError
+from lebm.evaluation.draws import has_pool, pool_latents
 from lebm.samplers import Noise
 from tests.cli.conftest import Run
 
@@ -40,7 +41,7 @@ def test_samples_go_on_from_the_pool(lebm: Run, pooled: Path, capsys: pytest.Cap
     assert not np.array_equal(fresh, pool)
     model = load(pooled)
     noise = Noise.samples(model.seed, "sample", index=range(6))
-    again = model.observe(model.pool_latents(6, generator=noise), generator=noise)
+    again = model.observe(pool_latents(model, 6, noise), generator=noise)
     assert np.array_equal(again.numpy(), pool)
 
 
@@ -52,8 +53,8 @@ def test_latents_of_the_pool_are_its_rows_moved_by_the_kernel(pooled: Path) -> N
     generator = torch.Generator().manual_seed(1)
     chains.pooled(5, generator)  # the same rows; the chain uses what is left of the stream
     expected = chains.kernel(model.prior.target(), start, generator)
-    assert torch.equal(model.pool_latents(5, generator=torch.Generator().manual_seed(1)), expected)
-    assert model.has_pool
+    assert torch.equal(pool_latents(model, 5, torch.Generator().manual_seed(1)), expected)
+    assert has_pool(model)
 
 
 def test_a_model_without_a_pool_says_so(lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,5 +72,5 @@ def test_an_empty_pool_is_named(pooled: Path) -> None:
     model = load(pooled)
     fresh = type(model)(**model._init_arguments)
     fresh.prior_sampler._own = fresh.prior_sampler._whole = None
-    with pytest.raises(NoChainError, match="no pool of chains"):
-        fresh.pool_latents(2)
+    with pytest.raises(UserError, match="no pool of chains"):
+        pool_latents(fresh, 2)

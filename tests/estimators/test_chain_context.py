@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lebm.errors import UserError
 from lebm.estimators import LatentModel
-from lebm.estimators.latent_model import contrast
+from lebm.estimators.latent_model import both_energies
 from lebm.samplers import PersistentChains
 from lebm.samplers.base import Sampler
 from tests.reliability.methods import METHODS, gaussian, model_of, part
@@ -145,7 +146,11 @@ def test_answers_are_those_of_the_figures(method: str) -> None:
     assert method == "dual_mcmc" or watched.seen[-1][1] == 0
 
 
-def test_a_contrast_is_taken_in_single_precision() -> None:
+def test_energies_that_are_compared_have_single_precision() -> None:
+    def contrast(energy: Callable[[Tensor], Tensor], up: Tensor, down: Tensor) -> Tensor:
+        positive, negative = both_energies(energy, up, down)
+        return positive.mean() - negative.mean()
+
     class Coarse(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x[:, 0].to(torch.bfloat16)

@@ -78,7 +78,7 @@ def test_the_two_estimates_of_the_divergence_agree_on_average() -> None:
     ):
         x = batch_of(1)["x"].expand(50_000, -1, -1, -1)
         with torch.no_grad():
-            q = model.inferred(x)
+            q = model.encoder(x)
             z = q.rsample(torch.Generator().manual_seed(0))
             closed = model.encoder_loss(Inferred(z, q))
             model.inference.kl = "monte_carlo"
@@ -99,7 +99,7 @@ def test_every_network_has_the_gradient_of_its_own_objective(
     model, batch = variational(), batch_of()
     x = batch["x"]
     joint = gradients(model, model.loss(batch, 0))
-    q = model.inferred(x)
+    q = model.encoder(x)
     z = q.rsample(model.noise("posterior", 0))
     negatives = model.negatives(len(x), 0)
     standard = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean))
@@ -134,7 +134,7 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
     if scheme == "mcmc":
         z = model.infer(model.observations(batch), batch, 0).z
     else:
-        z = model.inferred(x).rsample(model.noise("posterior", 0)).detach()
+        z = model.encoder(x).rsample(model.noise("posterior", 0)).detach()
     negatives, base = model.negatives(len(x), 0), model.prior.base
     contrast = base.log_density(negatives).mean() - base.log_density(z).mean()
     torch.testing.assert_close(
@@ -152,7 +152,7 @@ def test_the_inter_layer_gaussians_are_trained_contrastively(scheme: str) -> Non
     nll = -model.likelihood.log_prob(x, z).mean()
     torch.testing.assert_close(joint["generator"], gradients(model, nll)["generator"], rtol=1e-10, atol=1e-13)
     if scheme == "variational":
-        q = model.inferred(x)
+        q = model.encoder(x)
         z = q.rsample(model.noise("posterior", 0))
         whole = q.log_prob(z) - model.likelihood.log_prob(x, z) - model.prior.log_density(z)
         torch.testing.assert_close(
@@ -196,7 +196,7 @@ def test_a_quadratic_energy_makes_everything_gaussian() -> None:
 
     x = batch_of(1)["x"].expand(n, -1, -1, -1)
     with torch.no_grad():
-        q = model.inferred(x)
+        q = model.encoder(x)
         drawn = q.rsample(torch.Generator().manual_seed(1))
         energies = model.prior.energy(drawn)
         log_z = 0.5 * (mean @ torch.linalg.solve(covariance, mean) + covariance.logdet())
@@ -247,7 +247,7 @@ def test_learning_reaches_the_known_evidence() -> None:
     def shortfall() -> float:
         """E[log p(x)] minus the ELBO, nats."""
         with torch.no_grad():
-            q = model.inferred(data)
+            q = model.encoder(data)
             z = q.rsample(torch.Generator().manual_seed(5))
             mean, covariance = energy.prior()
             log_z = 0.5 * (mean @ torch.linalg.solve(covariance, mean) + covariance.logdet())

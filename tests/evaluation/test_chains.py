@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lebm.estimators.latent_model import NoChainError
-from lebm.evaluation.chains import posterior_chains
+from lebm.evaluation.chains import NoChainError, posterior_chains
 from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.samplers import Noise
 from tests.callbacks.test_revision import model as dual_mcmc

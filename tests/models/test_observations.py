@@ -104,7 +104,7 @@ def test_sentences_are_not_images() -> None:
 def test_the_shape_that_is_expected_is_the_shape_that_is_made(name: str) -> None:
     model = built(read_request("validate-recipe", [name])).model
     made = model.decode(torch.zeros(1, model.latent_dim, device=model.device))
-    assert event_shape(model.observation_model) == made.shape[1:]
+    assert event_shape(model.likelihood) == made.shape[1:]
 
 
 def test_a_batch_without_data_names_what_is_expected() -> None:
