@@ -176,18 +176,12 @@ class ConvEncoder(GaussianEncoder):
         super().__init__()
         self.latent_dim = latent_dim
         self.in_shape = tuple(in_shape)
-        check_square("in_shape", in_shape, channels, latent_dim=latent_dim, end=end)
-        reached = end * 2 ** (len(channels) - 1)
-        if in_shape[1] not in (reached, 2 * reached):
-            raise ValueError(
-                f"{len(channels)} layers down to {end} x {end} need images of {reached} or {2 * reached} px, "
-                f"but in_shape has {in_shape[1]}: change end or the number of channels"
-            )
+        halving = check_square("in_shape", in_shape, channels, latent_dim, "end", end) == 2
         self.net = nn.Sequential()
         for position, (before, after) in enumerate(
             zip([self.in_shape[0], *channels[:-1]], channels, strict=True)
         ):
-            shape = (4, 2, 1) if position or in_shape[1] == 2 * reached else (3, 1, 1)
+            shape = (4, 2, 1) if position or halving else (3, 1, 1)
             self.net.extend(
                 [nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)]
             )

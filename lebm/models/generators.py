@@ -137,14 +137,7 @@ class ConvGenerator(Generator):
         super().__init__()
         self.latent_dim = latent_dim
         self.out_shape = tuple(out_shape)
-        check_square("out_shape", out_shape, channels, latent_dim=latent_dim, start=start)
-        reached = start * 2 ** (len(channels) - 1)
-        if out_shape[1] not in (reached, 2 * reached):
-            raise ValueError(
-                f"{len(channels)} layers from {start} x {start} reach {reached} px, and with the last layer"
-                f" {reached} or {2 * reached} px, but out_shape has {out_shape[1]}: change start or the"
-                " number of channels"
-            )
+        doubling = check_square("out_shape", out_shape, channels, latent_dim, "start", start) == 2
         # The first activation acts on a view, where an in-place operation costs autograd more than it saves.
         self.net = nn.Sequential(
             FirstConvTranspose2d(latent_dim, channels[0], start), _activation(activation, inplace=False)
@@ -153,7 +146,7 @@ class ConvGenerator(Generator):
             self.net.extend(
                 [nn.ConvTranspose2d(before, after, 4, 2, 1), _activation(activation, inplace=True)]
             )
-        if out_shape[1] == 2 * reached:
+        if doubling:
             self.net.append(ThinConvTranspose2d(channels[-1], self.out_shape[0]))
         else:
             self.net.append(nn.ConvTranspose2d(channels[-1], self.out_shape[0], 3, 1, 1))
