@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +49,13 @@ class Adaptive(Sampler):
 
     ``step_scale`` is part of the ``state_dict``.
 
+    Args:
+        steps: default number of transitions, at least 0.
+        preconditioner: one positive number per coordinate of the flattened event.
+
+    Raises:
+        ValueError: for arguments out of range.
+
     Example:
         >>> import torch
         >>> from lebm.samplers import MALA
@@ -61,6 +69,25 @@ class Adaptive(Sampler):
     """Default target: the optimum for Langevin proposals in many dimensions (Roberts & Rosenthal 1998)."""
 
     step_scale: float = 1.0
+    preconditioner: Tensor | None
+
+    def __init__(self, steps: int, preconditioner: Sequence[float] | None = None) -> None:
+        super().__init__(steps)
+        entries = None if preconditioner is None else [float(entry) for entry in preconditioner]
+        # Checked as numbers, because the tensor may be on the meta device.
+        if entries is not None and not (entries and all(0 < entry < math.inf for entry in entries)):
+            raise ValueError("preconditioner needs positive finite entries")
+        self.register_buffer("preconditioner", None if entries is None else torch.tensor(entries))
+
+    def _metric(self, state: Tensor) -> Tensor | None:
+        """Return the preconditioner with the shape, dtype and device of a row of ``state``."""
+        metric = self.preconditioner
+        if metric is not None and metric.numel() != state[0].numel():
+            raise ValueError(
+                f"the preconditioner has {metric.numel()} entries but a row of the state has"
+                f" {state[0].numel()} coordinates"
+            )
+        return None if metric is None else metric.to(state).reshape(state.shape[1:])
 
     def warm_up(
         self,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -148,14 +147,11 @@ class Sampler(nn.Module, Component, ABC):
         with torch.inference_mode(False), torch.enable_grad():
             result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
         # Checked before unpacking, because a bare state of two rows would pass for a state and an info.
-        if not isinstance(result, tuple) or len(result) != 2 or (want_info and result[1] is None):
+        fits = isinstance(result, tuple) and len(result) == 2 and result[0].shape == init.shape
+        if not fits or (want_info and result[1] is None):
             raise ValueError(
-                f"{type(self).__name__}._chain must return a state and an Info, or None if want_info is false"
-            )
-        if result[0].shape != init.shape:
-            raise ValueError(
-                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)}, not"
-                f" {tuple(result[0].shape)}"
+                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)} and an Info,"
+                " or None if want_info is false"
             )
         state, info = result
         return state.detach(), info
@@ -233,33 +229,6 @@ def finite_rows(state: Tensor) -> Tensor:
         tensor([ True, False])
     """
     return torch.isfinite(state).unsqueeze(-1).flatten(1).all(dim=1)
-
-
-def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
-    """Reshape one number per coordinate to the shape, dtype and device of one row of ``state``."""
-    if per_coordinate is None:
-        return None
-    if per_coordinate.numel() != state[0].numel():
-        raise ValueError(
-            f"the preconditioner has {per_coordinate.numel()} entries but a row of the state has"
-            f" {state[0].numel()} coordinates"
-        )
-    return per_coordinate.to(state).reshape(state.shape[1:])
-
-
-def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None:
-    """Convert plain numbers to a tensor ``(d,)``.
-
-    Raises:
-        ValueError: if the list is empty, or a number is not positive and finite.
-    """
-    if entries is None:
-        return None
-    # Checked as numbers, because the tensor may be on the meta device.
-    numbers = [float(entry) for entry in entries]
-    if not numbers or not all(0 < number < math.inf for number in numbers):
-        raise ValueError(f"{name} needs positive finite entries")
-    return torch.tensor(numbers)
 
 
 def summarise(

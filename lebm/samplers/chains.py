@@ -178,13 +178,12 @@ class PersistentChains(Sampler):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self._own is not None and self._whole is None:
-            if _rank_and_size()[1] > 1:
-                raise RuntimeError(
-                    "the chain pool is spread over several processes: call lebm.samplers.gather_pools(module)"
-                    " on all of them first"
-                )
-            self.gather()
+        if self._own is not None and self._whole is None and _rank_and_size()[1] > 1:
+            raise RuntimeError(
+                "the chain pool is spread over several processes: call lebm.samplers.gather_pools(module) on"
+                " all of them first"
+            )
+        self.gather()
         pool = torch.zeros(0) if self._whole is None else self._whole
         destination[prefix + "pool"] = pool.clone()
         destination[prefix + "calls"] = torch.tensor(self.calls)

@@ -8,24 +8,14 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import (
-    Info,
-    LogDensity,
-    as_event,
-    finite_rows,
-    log_density_gradient,
-    positive_vector,
-    rows,
-    summarise,
-)
+from lebm.samplers.base import Info, LogDensity, finite_rows, log_density_gradient, rows, summarise
 from lebm.samplers.noise import RandomSource, normal, uniform
 
 
 def clip_rows(gradient: Tensor, limit: float) -> Tensor:
     """Rescale each row of ``(B, *event)``, separately, to at most the Euclidean norm ``limit``."""
     norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    factor = (limit / norm).clamp(max=1.0)
-    return gradient * factor.reshape(-1, *[1] * (gradient.dim() - 1))
+    return gradient * rows((limit / norm).clamp(max=1.0), gradient)
 
 
 def shadow_acceptance(
@@ -106,7 +96,6 @@ class HMC(Adaptive):
 
     exact = True
     target_acceptance = 0.8
-    preconditioner: Tensor | None
 
     def __init__(
         self,
@@ -116,7 +105,7 @@ class HMC(Adaptive):
         jitter: float = 0.1,
         preconditioner: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(steps)
+        super().__init__(steps, preconditioner)
         if not step_size > 0:
             raise ValueError(f"step_size must be positive, not {step_size}")
         if leapfrog_steps < 1:
@@ -126,12 +115,11 @@ class HMC(Adaptive):
         self.step_size = float(step_size)
         self.leapfrog_steps = leapfrog_steps
         self.jitter = float(jitter)
-        self.register_buffer("preconditioner", positive_vector("preconditioner", preconditioner))
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        metric = as_event(self.preconditioner, start)
+        metric = self._metric(start)
         base_step = torch.full(
             start.shape[1:], self.step_scale * self.step_size, dtype=start.dtype, device=start.device
         )

@@ -65,21 +65,10 @@ class ParallelTempering(Sampler):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        replicas, swaps = self._exchange(
-            log_density, start.unsqueeze(1).repeat_interleave(len(self.temperatures), 1), generator, steps
-        )
-        cold = replicas[:, 0].contiguous()
-        return cold, summarise(
-            log_density, start, cold, extra={"swap_acceptance": swaps}
-        ) if want_info else None
-
-    def _exchange(
-        self, log_density: LogDensity, replicas: Tensor, generator: RandomSource, steps: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return the moved replicas ``(B, R, *event)``, coldest first, and their swap acceptance."""
-        root = on_device(self.temperatures, replicas).sqrt()
+        width = len(self.temperatures)
+        replicas = start.unsqueeze(1).repeat_interleave(width, 1)  # (B, R, *event), coldest first
+        root, shape = on_device(self.temperatures, replicas).sqrt(), replicas.shape
         cold_to_hot = root.square().reciprocal()
-        shape, width = replicas.shape, len(self.temperatures)
         offers = torch.zeros(width - 1, device=replicas.device)
         accepted = torch.zeros(width - 1, device=replicas.device)
         stretch = root.reshape(1, -1, *[1] * (replicas.dim() - 2))
@@ -99,7 +88,9 @@ class ParallelTempering(Sampler):
                 )
             accepted[step % 2 :: 2] += chance
             offers[step % 2 :: 2] += 1
-        return replicas, accepted / offers.clamp_min(1)
+        cold = replicas[:, 0].contiguous()
+        extra = {"swap_acceptance": accepted / offers.clamp_min(1)}
+        return cold, summarise(log_density, start, cold, extra=extra) if want_info else None
 
     @staticmethod
     def _swap(
