@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -178,13 +179,10 @@ class ConvEncoder(GaussianEncoder):
         self.in_shape = tuple(in_shape)
         halving = check_square("in_shape", in_shape, channels, latent_dim, "end", end) == 2
         self.net = nn.Sequential()
-        for position, (before, after) in enumerate(
-            zip([self.in_shape[0], *channels[:-1]], channels, strict=True)
-        ):
+        for position, (before, after) in enumerate(pairwise([in_shape[0], *channels])):
             shape = (4, 2, 1) if position or halving else (3, 1, 1)
-            self.net.extend(
-                [nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)]
-            )
+            self.net.append(nn.Conv2d(before, after, *shape, bias=bias))
+            self.net.append(_activation(activation, inplace=True))
         head_bias = bias if head_bias is None else head_bias
         self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)
         self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)

@@ -143,9 +143,8 @@ class ConvGenerator(Generator):
             FirstConvTranspose2d(latent_dim, channels[0], start), _activation(activation, inplace=False)
         )
         for before, after in pairwise(channels):
-            self.net.extend(
-                [nn.ConvTranspose2d(before, after, 4, 2, 1), _activation(activation, inplace=True)]
-            )
+            self.net.append(nn.ConvTranspose2d(before, after, 4, 2, 1))
+            self.net.append(_activation(activation, inplace=True))
         if doubling:
             self.net.append(ThinConvTranspose2d(channels[-1], self.out_shape[0]))
         else:

@@ -27,12 +27,7 @@ _INITIALIZED: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 def activation(name: str, inplace: bool = False) -> nn.Module:
-    """Return the activation with the given name.
-
-    Args:
-        name: ``"gelu"``, ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
-        inplace: whether ReLU and leaky ReLU overwrite their input, which must not be used elsewhere.
+    """Return the activation with the given name; if ``inplace``, (leaky) ReLU overwrites its input.
 
     Raises:
         ValueError: for an unknown name; the message lists the names.
@@ -45,11 +40,10 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
 
 
 def initialize(network: nn.Module, name: str, random_scales: bool = False) -> None:
-    """Set the initial weights of a network, layer by layer in their order; biases keep the default of
-    PyTorch.
+    """Set the initial weights of a network without spectral norm, layer by layer in their order.
 
     Args:
-        network: the network, before spectral norm is put on its layers.
+        network: the network; its biases keep the default of PyTorch.
         name: ``"default"`` changes nothing and draws nothing; ``"xavier_conv"`` draws the weights of all
             convolutions again, Xavier-normal; ``"xavier"`` also draws the weights of the linear layers.
         random_scales: whether scales of batch and group norms are drawn from N(0, 1).
@@ -68,18 +62,14 @@ def initialize(network: nn.Module, name: str, random_scales: bool = False) -> No
 def mlp(
     widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False
 ) -> nn.Sequential:
-    """Return linear layers of the given widths with activations between them.
-
-    Without ``output_bias`` the last layer has no bias. ``spectral_norm`` bounds the Lipschitz constant of
-    every layer by 1.
+    """Return linear layers of the given widths with activations between them, see ``MLPEnergy``.
 
     Raises:
         ValueError: for fewer than two widths, a width below 1 or an unknown activation.
     """
     if len(widths) < 2 or any(width < 1 for width in widths):
         raise ValueError(f"a network needs an input and an output width, all at least 1, not {list(widths)}")
-    net = nn.Sequential()
-    last = len(widths) - 2
+    net, last = nn.Sequential(), len(widths) - 2
     for position, (before, after) in enumerate(pairwise(widths)):
         linear: nn.Module = nn.Linear(before, after, bias=output_bias or position < last)
         net.append(torch.nn.utils.parametrizations.spectral_norm(linear) if spectral_norm else linear)

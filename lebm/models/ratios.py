@@ -85,7 +85,7 @@ class RatioProduct(Energy):
 
     def so_far(self, z: Tensor) -> Tensor:
         """Return the energy of the finished stages alone, ``(B,)``."""
-        return z.new_zeros(z.shape[0]) if self.finished == 0 else self.stages(z).sum(dim=0)
+        return self.stages(z).sum(dim=0)
 
     def stages(self, z: Tensor, first: int | None = None) -> Tensor:
         """Return the energies ``-log r_k`` of the ``first`` stages (default: all), ``(first, B)``."""
