@@ -134,11 +134,8 @@ class ConvEncoder(GaussianEncoder):
 
     It is the mirror of :class:`~lebm.models.ConvGenerator`. Every layer halves the size (kernel 4, stride 2),
     down to ``end``. The first layer keeps the size (kernel 3) if the other layers are enough to reach
-    ``end``. Two convolutions over the whole remaining image give mean and log-variance::
-
-        CIFAR-10, 32 px    channels=[128, 256, 512, 1024], end=4    (the first layer keeps 32)
-        CelebA, 64 px      channels=[128, 256, 512, 1024], end=4    (the first layer halves)
-        MNIST, 28 px       channels=[64, 128, 256], end=7           (the first layer keeps 28)
+    ``end``. Two convolutions over the whole remaining image give mean and log-variance. The recipes of
+    ``dual_mcmc`` have the released sizes.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.

@@ -89,14 +89,7 @@ class ConvGenerator(Generator):
     The first layer turns the latent into a ``start`` x ``start`` image. Each further layer doubles the size
     (kernel 4, stride 2). The last layer gives the channels of the image: it doubles the size once more, or
     keeps it (kernel 3) if the image has its size already. These are the networks of Pang et al. (2020,
-    supplement) and the variants of their successors::
-
-        SVHN, 32 px             channels=[512, 256, 128], start=4
-        CIFAR-10, 32 px         channels=[1024, 512, 256], start=8
-        CelebA, 64 px           channels=[1024, 512, 256, 128], start=4
-        CelebA, 128 px          channels=[2048, 1024, 512, 256, 128], start=4
-        CelebA-HQ, 256 px       channels=[2048, 1024, 512, 512, 256, 128], start=4
-        MNIST, 28 px            channels=[1024, 512, 256], start=7
+    supplement) and of their successors; the recipes of ``latent_mle`` have the sizes for each data set.
 
     Parameters have the layout of a plain ``nn.Sequential`` of ``nn.ConvTranspose2d``, and results agree with
     it up to rounding. Only the computation differs: the first layer is a matrix product, a last layer that

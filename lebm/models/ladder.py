@@ -165,14 +165,8 @@ class LadderGenerator(Generator):
         shape: tuple[int, ...] = (self.layout.sizes[top],)
         for layer in range(top, -1, -1):
             if layer < top:
-                size = "x".join(map(str, shape))
-                maps, _ = stack(
-                    [f"linear {size}"],
-                    (self.layout.sizes[layer],),
-                    activation,
-                    norm=norm,
-                    plain_end=not projection_activation,
-                )
+                word, own = f"linear {'x'.join(map(str, shape))}", (self.layout.sizes[layer],)
+                maps, _ = stack([word], own, activation, norm=norm, plain_end=not projection_activation)
                 projections.append(maps)
                 if merge == "gated_add":
                     gates.append(nn.Parameter(torch.full((shape[0], *[1] * (len(shape) - 1)), 0.1)))

@@ -246,9 +246,8 @@ class GaussianMixture(Prior):
         self.log_weight.fill_(NO_WEIGHT)
         self.log_weight[:count] = (weight / len(z)).log().flatten().clamp_min(NO_WEIGHT).to(z.dtype)
         self.mean[:count], self.factor[:count] = mean.to(z.dtype), factor.to(z.dtype)
-        self.whitener[:count] = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False).to(
-            z.dtype
-        )
+        whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
+        self.whitener[:count] = whitener.to(z.dtype)
 
     # Extra state, not a buffer: an average of weights must not average the number of components.
 

@@ -105,9 +105,8 @@ class RatioProduct(Energy):
         for position in range(self.depth):
             weight: Tensor = getattr(self, f"slot_weight_{position}")[some]
             bias: Tensor = getattr(self, f"slot_bias_{position}")[some]
-            hidden = torch.baddbmm(
-                bias.unsqueeze(1), self.activation(hidden) if position else hidden, weight.transpose(1, 2)
-            )
+            seen = self.activation(hidden) if position else hidden
+            hidden = torch.baddbmm(bias.unsqueeze(1), seen, weight.transpose(1, 2))
         return hidden.squeeze(-1)
 
     @torch.no_grad()

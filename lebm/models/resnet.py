@@ -21,11 +21,7 @@ class ResNetEnergy(Energy):
 
     A block has two 3x3 convolutions with ReLUs between them, and halves the size by average pooling or keeps
     it. The shortcut is a 1x1 convolution where size or channels change. A ReLU, the mean over pixels and a
-    linear layer follow the blocks. No layer has a bias. Settings for known data::
-
-        CIFAR-10, 32 px    channels=[512, 512, 512, 512], downsample=[true, true, false, false]
-        CelebA, 64 px      channels=[64, 128, 256, 512, 1024], all blocks halve the size
-        MNIST, 28 px       any, for example channels=[64, 64, 64], downsample=[true, true, false]
+    linear layer follow the blocks. No layer has a bias. The recipes of ``dual_mcmc`` have the released sizes.
 
     Spectral norm keeps the Lipschitz constant of every layer near 1 and so bounds the slope of the energy;
     without it the released training diverges. Each forward pass in training mode does one power iteration, so
@@ -76,13 +72,9 @@ class ResNetEnergy(Energy):
                 " pixels"
             )
         self.in_shape = tuple(in_shape)
-        wide = [in_shape[0], *channels]
-        self.blocks = nn.Sequential(
-            *(
-                DownBlock(before, after, half, activation, first=not position)
-                for position, ((before, after), half) in enumerate(zip(pairwise(wide), halves, strict=True))
-            )
-        )
+        self.blocks = nn.Sequential()
+        for (before, after), half in zip(pairwise([in_shape[0], *channels]), halves, strict=True):
+            self.blocks.append(DownBlock(before, after, half, activation, first=len(self.blocks) == 0))
         self.activation = _activation(activation)
         self.output = nn.Linear(channels[-1], 1, bias=False)
         initialize(self, initialization)
@@ -122,12 +114,7 @@ class ResNetGenerator(Generator):
 
     A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels. Each block doubles the
     size by bilinear interpolation with aligned corners. Norm, ReLU and a 3x3 convolution with tanh follow.
-    Settings for known data::
-
-        CIFAR-10, 32 px     channels=[512, 512, 512, 512], start=4
-        CelebA, 64 px       channels=[1024, 512, 256, 128, 64], start=4
-        MNIST, 28 px        channels=[128, 64, 64], start=7 (ours)
-        CelebA-HQ, 256 px   channels=[512, 512, 512, 256, 128, 64, 32], start=4 (ours; theirs is unknown)
+    The recipes of ``dual_mcmc`` have the released sizes.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.

@@ -36,9 +36,8 @@ class _DualAveraging:
         """Update the scale with the mean acceptance of a transition; non-finite counts as rejection."""
         self._count += 1
         self._error_sum += self.target - (acceptance if math.isfinite(acceptance) else 0.0)
-        log_current = self._shrink - math.sqrt(self._count) / self.gamma * self._error_sum / (
-            self._count + self.offset
-        )
+        pull = math.sqrt(self._count) / self.gamma * self._error_sum
+        log_current = self._shrink - pull / (self._count + self.offset)
         weight = self._count**-self.kappa
         self.average = math.exp(weight * log_current + (1 - weight) * math.log(self.average))
         self.current = math.exp(log_current)
@@ -139,9 +138,8 @@ class Adaptive(Sampler):
 
 def _mean(acceptance: Tensor, across_processes: bool) -> float:
     rates = acceptance.detach().double()
-    total = torch.stack(
-        [torch.where(torch.isfinite(rates), rates, 0).sum(), rates.new_tensor(float(rates.numel()))]
-    )
+    finite = torch.where(torch.isfinite(rates), rates, 0)
+    total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
     if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     return float(total[0] / total[1])

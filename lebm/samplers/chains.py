@@ -157,9 +157,7 @@ class PersistentChains(Sampler):
             total = self._whole.shape[1]
             self._own = self._whole[:, rank * total // world_size : (rank + 1) * total // world_size].clone()
         if self._own is None:
-            self._own = torch.full(
-                (self.slots, *start.shape), torch.nan, dtype=start.dtype, device=start.device
-            )
+            self._own = start.new_full((self.slots, *start.shape), torch.nan)
         if self._own.shape[2:] != start.shape[1:] or self._own.shape[1] < start.shape[0]:
             held = tuple(self._own.shape[1:])
             raise ValueError(

@@ -19,13 +19,7 @@ Steps = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 class CompiledSteps:
-    """Steps of a chain in blocks, with one compiled graph per shape.
-
-    Args:
-        steps: function of several updates, see :func:`lebm.samplers.langevin.advance`.
-        unroll: number of steps per graph.
-        mode: mode of ``torch.compile``.
-    """
+    """Blocks of ``unroll`` updates :func:`lebm.samplers.langevin.advance`, with one graph per shape."""
 
     def __init__(self, steps: Steps, unroll: int, mode: str | None) -> None:
         self.steps, self.unroll, self.mode = steps, unroll, mode

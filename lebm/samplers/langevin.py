@@ -90,12 +90,8 @@ class Langevin(Adaptive):
         if unroll < 1:
             raise ValueError(f"unroll must be at least 1, not {unroll}")
         self.step_size = check_schedule("step_size", step_size, steps, positive=True)
-        self.noise_scale = (
-            None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps, positive=False)
-        )
-        self.temperature = check_schedule(
-            "temperature", 1.0 if temperature is None else temperature, steps, positive=False
-        )
+        self.noise_scale = None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps)
+        self.temperature = check_schedule("temperature", 1.0 if temperature is None else temperature, steps)
         self.max_grad_norm = max_grad_norm
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
         self._advance = CompiledSteps(advance, unroll, compile_mode) if compile else eager_steps
@@ -155,14 +151,9 @@ def advance(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Take one step :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon` per kick.
 
-    Args:
-        slope: gradient g of the log-density, ``(B, *event) -> (B, *event)``.
-        state: state z, ``(B, *event)``.
-        kicks: noise terms :math:`n M^{1/2} \epsilon`, ``(B, *event)`` each.
-        drifts: factors ``s^2 / 2``, numbers or scalar tensors.
-        limit: largest norm of a row of g; ``None`` for none.
-        clamp: bounds of new states; ``None`` for none.
-        metric: diagonal of M, with the shape of an event; the identity if ``None``.
+    ``slope`` gives g, ``kicks`` are the terms :math:`n M^{1/2} \epsilon`, ``(B, *event)`` each, and
+    ``drifts`` the factors ``s^2 / 2``. ``limit`` is the largest norm of a row of g, ``clamp`` bounds new
+    states, and ``metric`` is the diagonal of M, with the shape of an event.
 
     Returns:
         The last state, the state before the last step, and the clipped gradient at the latter.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,10 +49,9 @@ def shadow_acceptance(
         inverse = 1.0 if metric is None else metric.rsqrt()
         weight = 1.0 if metric is None else metric
         drift = 0.5 * step_size**2
-        forward = ((after - before - drift * weight * gradient) * inverse).flatten(1).square().sum(dim=1)
-        backward = (
-            ((before - after - drift * weight * gradient_after) * inverse).flatten(1).square().sum(dim=1)
-        )
+        forward = (after - before - drift * weight * gradient) * inverse
+        backward = (before - after - drift * weight * gradient_after) * inverse
+        forward, backward = (move.flatten(1).square().sum(dim=1) for move in (forward, backward))
         log_ratio = difference * (step_size / noise_scale) ** 2 + (forward - backward) / (2 * noise_scale**2)
         acceptance = log_ratio.clamp(max=0.0).exp()
         return torch.where(torch.isfinite(acceptance), acceptance, 0.0), value_after
@@ -120,33 +120,26 @@ class HMC(Adaptive):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         metric = self._metric(start)
-        base_step = torch.full(
-            start.shape[1:], self.step_scale * self.step_size, dtype=start.dtype, device=start.device
-        )
+        like: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
+        base_step = torch.full(start.shape[1:], self.step_scale * self.step_size, **like)
         if metric is not None:
             base_step = base_step * metric.sqrt()
-        like = {"dtype": start.dtype, "device": start.device}
         count = start.shape[:1]
         state = start
         value, gradient = log_density_gradient(log_density, state)
         acceptance = torch.zeros(count, device=start.device)
         nonfinite = torch.zeros(count, device=start.device)
         for _ in range(steps):
-            momentum = normal(generator, start.shape, **like)  # type: ignore[arg-type]
+            momentum = normal(generator, start.shape, **like)
             step = base_step
             if self.jitter:
-                factor = 1 + self.jitter * (2 * uniform(generator, count, **like) - 1)  # type: ignore[arg-type]
+                factor = 1 + self.jitter * (2 * uniform(generator, count, **like) - 1)
                 step = step * rows(factor, start)
-            proposal, turned, new_value, new_gradient = self._leapfrog(
-                log_density, state, momentum, gradient, step
-            )
+            ends = self._leapfrog(log_density, state, momentum, gradient, step)
+            proposal, turned, new_value, new_gradient = ends
             log_ratio = _kinetic(momentum) - _kinetic(turned) + _difference(new_value, value)
-            finite = (
-                finite_rows(proposal)
-                & finite_rows(new_gradient)
-                & torch.isfinite(new_value)
-                & ~torch.isnan(log_ratio)
-            )
+            finite = finite_rows(proposal) & finite_rows(new_gradient)
+            finite = finite & torch.isfinite(new_value) & ~torch.isnan(log_ratio)
             log_ratio = torch.where(finite, log_ratio, -torch.inf)
             chance = uniform(generator, count, dtype=torch.float32, device=start.device)
             accept = chance.log() < log_ratio

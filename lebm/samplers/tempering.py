@@ -65,10 +65,19 @@ class ParallelTempering(Sampler):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        width = len(self.temperatures)
-        replicas = start.unsqueeze(1).repeat_interleave(width, 1)  # (B, R, *event), coldest first
-        root, shape = on_device(self.temperatures, replicas).sqrt(), replicas.shape
+        replicas = start.unsqueeze(1).repeat_interleave(len(self.temperatures), 1)
+        replicas, swaps = self._exchange(log_density, replicas, generator, steps)
+        cold = replicas[:, 0].contiguous()
+        extra = {"swap_acceptance": swaps}
+        return cold, summarise(log_density, start, cold, extra=extra) if want_info else None
+
+    def _exchange(
+        self, log_density: LogDensity, replicas: Tensor, generator: RandomSource, steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the moved replicas ``(B, R, *event)``, coldest first, and their swap acceptance."""
+        root = on_device(self.temperatures, replicas).sqrt()
         cold_to_hot = root.square().reciprocal()
+        shape, width = replicas.shape, len(self.temperatures)
         offers = torch.zeros(width - 1, device=replicas.device)
         accepted = torch.zeros(width - 1, device=replicas.device)
         stretch = root.reshape(1, -1, *[1] * (replicas.dim() - 2))
@@ -78,27 +87,22 @@ class ParallelTempering(Sampler):
             return (values_of_all(log_density, states) * cold_to_hot).flatten()
 
         for step in range(steps):
-            moved = self.kernel(
-                ladder, (replicas / stretch).flatten(0, 1), generator, steps=self.kernel_steps
-            )
+            flat = (replicas / stretch).flatten(0, 1)
+            moved = self.kernel(ladder, flat, generator, steps=self.kernel_steps)
             replicas = moved.reshape(shape) * stretch
             with torch.no_grad():
-                replicas, chance = self._swap(
-                    values_of_all(log_density, replicas), replicas, cold_to_hot, step % 2, generator
-                )
+                values = values_of_all(log_density, replicas)
+                replicas, chance = self._swap(values, replicas, cold_to_hot, step % 2, generator)
             accepted[step % 2 :: 2] += chance
             offers[step % 2 :: 2] += 1
-        cold = replicas[:, 0].contiguous()
-        extra = {"swap_acceptance": accepted / offers.clamp_min(1)}
-        return cold, summarise(log_density, start, cold, extra=extra) if want_info else None
+        return replicas, accepted / offers.clamp_min(1)
 
     @staticmethod
     def _swap(
         values: Tensor, replicas: Tensor, inverse: Tensor, parity: int, generator: RandomSource
     ) -> tuple[Tensor, Tensor]:
-        values = torch.where(torch.isfinite(values), values, -torch.inf).to(
-            torch.promote_types(values.dtype, torch.float32)
-        )
+        precise = torch.promote_types(values.dtype, torch.float32)
+        values = torch.where(torch.isfinite(values), values, -torch.inf).to(precise)
         colder = torch.arange(parity, values.shape[1] - 1, 2, device=values.device)
         hotter = colder + 1
         log_ratio = (inverse[colder] - inverse[hotter]) * (values[:, hotter] - values[:, colder])
