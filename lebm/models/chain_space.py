@@ -149,7 +149,8 @@ def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
     Raises:
         ValueError: if they do not agree.
     """
-    layouts: list[Any] = [part.layout for part in (prior, *parts) if hasattr(part, "layout")]
+    every: list[Any] = [prior, *parts]
+    layouts = [part.layout for part in every if hasattr(part, "layout")]
     layout = layouts[0] if layouts else LatentLayout([prior.latent_dim])
     others = [other.sizes for other in layouts if other.sizes != layout.sizes]
     if others:

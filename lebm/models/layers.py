@@ -147,6 +147,8 @@ class FirstConvTranspose2d(nn.ConvTranspose2d):
     Shapes: ``(B, latent_dim) -> (B, channels, size, size)``, in channels-last memory.
     """
 
+    bias: Tensor
+
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
         weight = self.weight.permute(0, 2, 3, 1)
         bias = self.bias.repeat(weight.shape[1] * weight.shape[2])
@@ -163,6 +165,8 @@ class ThinConvTranspose2d(nn.ConvTranspose2d):
 
     Shapes: ``(B, channels, H, W) -> (B, out_channels, 2 H, 2 W)``.
     """
+
+    bias: Tensor
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(channels, out_channels, 4, 2, 1)
