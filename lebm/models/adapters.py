@@ -44,8 +44,6 @@ class ModuleEncoder(GaussianEncoder):
         torch.Size([3, 4])
     """
 
-    former = {"method": "forward"}
-
     def __init__(self, module: nn.Module, latent_dim: int) -> None:
         super().__init__()
         self.module, self.latent_dim = module, latent_dim

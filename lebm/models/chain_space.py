@@ -17,11 +17,7 @@ from lebm.samplers.targets import Masked
 
 
 class ChainSpace:
-    """The coordinates in which the chains of a hierarchical model move; here the latents themselves.
-
-    Args:
-        prior: the prior of the latents.
-    """
+    """The coordinates in which the chains of a hierarchical model move; here the latents themselves."""
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
@@ -56,11 +52,8 @@ class NoiseSpace(ChainSpace):
 
     The latents are :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`. Chains start at N(0, I), which
     is an exact sample of the hierarchy. All layers have the same scale in noise, so chains mix in deep
-    hierarchies, in which chains on the latents do not.
-
-    Args:
-        prior: the hierarchy with its energy.
-        exact: see :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
+    hierarchies, in which chains on the latents do not. ``exact`` is the argument of
+    :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
     """
 
     prior: HierarchicalPrior
@@ -96,32 +89,23 @@ def redraw(
     layers is fixed, so the latents below a redrawn layer change with it. Without an energy no chain runs if
     the start is an exact sample: if the layers are independent or the free layers are the lowest ones.
 
-    Args:
-        space: coordinates of the chain.
-        sampler: the kernel of the chain.
-        z: latents ``(B, latent_dim)``.
-        free: ``(latent_dim,)`` of ``bool``, true for the coordinates to draw again.
-        generator: source of randomness.
-        steps: length of the chain; the length of the sampler if ``None``.
-
-    Returns:
-        Latents ``(B, latent_dim)``.
+    ``z`` and the result are latents ``(B, latent_dim)``; ``free``, ``(latent_dim,)`` of ``bool``, is true for
+    the coordinates to draw again. The chain has the length of the sampler if ``steps`` is ``None``.
     """
     if not bool(free.any()):
         return z
     free = free.to(z.device)
     start = _fresh(space, z, free, generator)
-    base = getattr(space.prior, "base", space.prior)
+    base, everything = getattr(space.prior, "base", space.prior), bool(free.all())
     if isinstance(base, GaussianHierarchy):
         lowest = not bool(free.long().diff().gt(0).any())
     else:  # the layers of a base without conditionals, such as a mixture, depend on each other
-        lowest = bool(free.all()) or base.conditionals(z) is not None
+        lowest = everything or base.conditionals(z) is not None
     if space.prior.is_exact and lowest:
-        return start if not isinstance(space, NoiseSpace) else space.latents(start)
-    if bool(free.all()):
-        return space.latents(sampler(space.target(), start, generator, steps=steps))
-    masked = Masked(sampler, (~free).tolist()).to(z.device)
-    return space.latents(masked(space.target(), start, generator, steps=steps))
+        return space.latents(start)
+    if not everything:
+        sampler = Masked(sampler, (~free).tolist()).to(z.device)
+    return space.latents(sampler(space.target(), start, generator, steps=steps))
 
 
 def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) -> Tensor:
@@ -165,9 +149,8 @@ def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
     Raises:
         ValueError: if they do not agree.
     """
-    layouts: list[Any] = [
-        part.layout for part in (prior, *parts) if part is not None and hasattr(part, "layout")
-    ]
+    every: list[Any] = [prior, *parts]
+    layouts = [part.layout for part in every if hasattr(part, "layout")]
     layout = layouts[0] if layouts else LatentLayout([prior.latent_dim])
     others = [other.sizes for other in layouts if other.sizes != layout.sizes]
     if others:

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -133,11 +134,8 @@ class ConvEncoder(GaussianEncoder):
 
     It is the mirror of :class:`~lebm.models.ConvGenerator`. Every layer halves the size (kernel 4, stride 2),
     down to ``end``. The first layer keeps the size (kernel 3) if the other layers are enough to reach
-    ``end``. Two convolutions over the whole remaining image give mean and log-variance::
-
-        CIFAR-10, 32 px    channels=[128, 256, 512, 1024], end=4    (the first layer keeps 32)
-        CelebA, 64 px      channels=[128, 256, 512, 1024], end=4    (the first layer halves)
-        MNIST, 28 px       channels=[64, 128, 256], end=7           (the first layer keeps 28)
+    ``end``. Two convolutions over the whole remaining image give mean and log-variance. The recipes of
+    ``dual_mcmc`` have the released sizes.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -176,21 +174,12 @@ class ConvEncoder(GaussianEncoder):
         super().__init__()
         self.latent_dim = latent_dim
         self.in_shape = tuple(in_shape)
-        check_square("in_shape", in_shape, channels, latent_dim=latent_dim, end=end)
-        reached = end * 2 ** (len(channels) - 1)
-        if in_shape[1] not in (reached, 2 * reached):
-            raise ValueError(
-                f"{len(channels)} layers down to {end} x {end} need images of {reached} or {2 * reached} px, "
-                f"but in_shape has {in_shape[1]}: change end or the number of channels"
-            )
+        halving = check_square("in_shape", in_shape, channels, latent_dim, "end", end) == 2
         self.net = nn.Sequential()
-        for position, (before, after) in enumerate(
-            zip([self.in_shape[0], *channels[:-1]], channels, strict=True)
-        ):
-            shape = (4, 2, 1) if position or in_shape[1] == 2 * reached else (3, 1, 1)
-            self.net.extend(
-                [nn.Conv2d(before, after, *shape, bias=bias), _activation(activation, inplace=True)]
-            )
+        for position, (before, after) in enumerate(pairwise([in_shape[0], *channels])):
+            shape = (4, 2, 1) if position or halving else (3, 1, 1)
+            self.net.append(nn.Conv2d(before, after, *shape, bias=bias))
+            self.net.append(_activation(activation, inplace=True))
         head_bias = bias if head_bias is None else head_bias
         self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)
         self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)

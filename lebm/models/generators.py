@@ -89,14 +89,7 @@ class ConvGenerator(Generator):
     The first layer turns the latent into a ``start`` x ``start`` image. Each further layer doubles the size
     (kernel 4, stride 2). The last layer gives the channels of the image: it doubles the size once more, or
     keeps it (kernel 3) if the image has its size already. These are the networks of Pang et al. (2020,
-    supplement) and the variants of their successors::
-
-        SVHN, 32 px             channels=[512, 256, 128], start=4
-        CIFAR-10, 32 px         channels=[1024, 512, 256], start=8
-        CelebA, 64 px           channels=[1024, 512, 256, 128], start=4
-        CelebA, 128 px          channels=[2048, 1024, 512, 256, 128], start=4
-        CelebA-HQ, 256 px       channels=[2048, 1024, 512, 512, 256, 128], start=4
-        MNIST, 28 px            channels=[1024, 512, 256], start=7
+    supplement) and of their successors; the recipes of ``latent_mle`` have the sizes for each data set.
 
     Parameters have the layout of a plain ``nn.Sequential`` of ``nn.ConvTranspose2d``, and results agree with
     it up to rounding. Only the computation differs: the first layer is a matrix product, a last layer that
@@ -137,23 +130,15 @@ class ConvGenerator(Generator):
         super().__init__()
         self.latent_dim = latent_dim
         self.out_shape = tuple(out_shape)
-        check_square("out_shape", out_shape, channels, latent_dim=latent_dim, start=start)
-        reached = start * 2 ** (len(channels) - 1)
-        if out_shape[1] not in (reached, 2 * reached):
-            raise ValueError(
-                f"{len(channels)} layers from {start} x {start} reach {reached} px, and with the last layer"
-                f" {reached} or {2 * reached} px, but out_shape has {out_shape[1]}: change start or the"
-                " number of channels"
-            )
+        doubling = check_square("out_shape", out_shape, channels, latent_dim, "start", start) == 2
         # The first activation acts on a view, where an in-place operation costs autograd more than it saves.
         self.net = nn.Sequential(
             FirstConvTranspose2d(latent_dim, channels[0], start), _activation(activation, inplace=False)
         )
         for before, after in pairwise(channels):
-            self.net.extend(
-                [nn.ConvTranspose2d(before, after, 4, 2, 1), _activation(activation, inplace=True)]
-            )
-        if out_shape[1] == 2 * reached:
+            self.net.append(nn.ConvTranspose2d(before, after, 4, 2, 1))
+            self.net.append(_activation(activation, inplace=True))
+        if doubling:
             self.net.append(ThinConvTranspose2d(channels[-1], self.out_shape[0]))
         else:
             self.net.append(nn.ConvTranspose2d(channels[-1], self.out_shape[0], 3, 1, 1))

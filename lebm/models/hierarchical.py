@@ -56,10 +56,8 @@ class LatentLayout:
 
     def split(self, z: Tensor) -> list[Tensor]:
         """Return the layers of a flat latent ``(B, latent_dim)``, as views ``(B, *shape)``."""
-        return [
-            part.unflatten(1, shape)
-            for part, shape in zip(z.split(self.sizes, dim=1), self.shapes, strict=True)
-        ]
+        parts = z.split(self.sizes, dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def join(self, layers: Sequence[Tensor]) -> Tensor:
         """Return the flat latent ``(B, latent_dim)`` of layers ``(B, *shape)``."""
@@ -113,9 +111,8 @@ class ConcatenatedEnergy(MLPEnergy):
         activation: str = "leaky_relu",
         spectral_norm: bool = True,
     ) -> None:
-        super().__init__(
-            LatentLayout(latent_dims).latent_dim, hidden, activation, spectral_norm=spectral_norm
-        )
+        latent_dim = LatentLayout(latent_dims).latent_dim
+        super().__init__(latent_dim, hidden, activation, spectral_norm=spectral_norm)
 
 
 class LayerEnergies(Energy):

@@ -134,11 +134,8 @@ class GaussianChain(GaussianHierarchy):
         given = [self.given(layer, above) for layer, above in enumerate(layers[1:])]
         zeros = torch.zeros_like(layers[-1])
         top = DiagonalGaussian(zeros, zeros + math.log(self.top_scale))
-        every = [*given, top]
-        return DiagonalGaussian(
-            torch.cat([each.mean for each in every], dim=1),
-            torch.cat([each.log_scale for each in every], dim=1),
-        )
+        means, log_scales = zip(*((each.mean, each.log_scale) for each in [*given, top]), strict=True)
+        return DiagonalGaussian(torch.cat(means, dim=1), torch.cat(log_scales, dim=1))
 
 
 class HierarchicalPrior(Prior):
@@ -204,8 +201,8 @@ class HierarchicalPrior(Prior):
 
         def log_density(noise: Tensor) -> Tensor:
             z = self.base.place(noise)
-            return -self.tilt(z) + (
-                -0.5 * torch.linalg.vecdot(noise, noise) if exact else self.base.log_density(z)
-            )
+            energy = self.tilt(z)
+            base = -0.5 * torch.linalg.vecdot(noise, noise) if exact else self.base.log_density(z)
+            return base - energy
 
         return log_density

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from lebm.models.hierarchical import LatentLayout
 from lebm.models.layers import activation as _activation
 from lebm.models.layers import check_choice, check_sizes, initialize, output_layer
 
-NORMS = ("none", "group", "batch")
+_WORD = re.compile(r"linear [1-9]\d*(x[1-9]\d*x[1-9]\d*)?|(conv|down|up) [1-9]\d*")
 
 
 def stack(
@@ -44,7 +45,7 @@ def stack(
     """
     if not words:
         raise ValueError("a block needs at least one layer, for example 'linear 400'")
-    check_choice("norm", norm, NORMS)
+    check_choice("norm", norm, ("none", "group", "batch"))
     net = nn.Sequential()
     for position, word in enumerate(words):
         shape = _append(net, word, shape)
@@ -57,17 +58,13 @@ def stack(
 
 def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Add the layer of a word and return the shape after it."""
-    kind, _, size = word.partition(" ")
-    try:
-        sizes = tuple(int(number) for number in size.split("x"))
-    except ValueError:
-        sizes = ()
-    fits = len(sizes) in (1, 3) if kind == "linear" else len(sizes) == 1
-    if kind not in ("linear", "conv", "down", "up") or not fits or min(sizes) < 1:
+    if not _WORD.fullmatch(word):
         raise ValueError(
             f"cannot read the layer {word!r}; write 'linear 400', 'linear 64x4x4', 'conv 64', 'down 64' or"
             " 'up 64'"
         )
+    kind, size = word.split()
+    sizes = tuple(map(int, size.split("x")))
     if kind == "linear":
         if len(shape) > 1:
             net.append(nn.Flatten())
@@ -101,9 +98,6 @@ def _norm(name: str, shape: tuple[int, ...]) -> list[nn.Module]:
     if name == "batch":
         return [nn.BatchNorm1d(channels) if len(shape) == 1 else nn.BatchNorm2d(channels)]
     return []
-
-
-MERGES = ("concat", "add", "gated_add")
 
 
 class LadderGenerator(Generator):
@@ -162,7 +156,7 @@ class LadderGenerator(Generator):
         super().__init__()
         self.layout = LatentLayout(latent_dims)
         _check(self.layout, blocks)
-        check_choice("merge", merge, MERGES)
+        check_choice("merge", merge, ("concat", "add", "gated_add"))
         self.latent_dim = self.layout.latent_dim
         self.out_shape = tuple(out_shape)
         self.merge = merge
@@ -171,14 +165,8 @@ class LadderGenerator(Generator):
         shape: tuple[int, ...] = (self.layout.sizes[top],)
         for layer in range(top, -1, -1):
             if layer < top:
-                size = "x".join(map(str, shape))
-                maps, _ = stack(
-                    [f"linear {size}"],
-                    (self.layout.sizes[layer],),
-                    activation,
-                    norm=norm if projection_activation else "none",
-                    plain_end=not projection_activation,
-                )
+                word, own = f"linear {'x'.join(map(str, shape))}", (self.layout.sizes[layer],)
+                maps, _ = stack([word], own, activation, norm=norm, plain_end=not projection_activation)
                 projections.append(maps)
                 if merge == "gated_add":
                     gates.append(nn.Parameter(torch.full((shape[0], *[1] * (len(shape) - 1)), 0.1)))

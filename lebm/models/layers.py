@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -27,18 +27,12 @@ _INITIALIZED: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 def activation(name: str, inplace: bool = False) -> nn.Module:
-    """Return the activation with the given name.
-
-    Args:
-        name: ``"gelu"``, ``"leaky_relu"`` (slope 0.2), ``"leaky_relu_0.01"``, ``"relu"``, ``"silu"``,
-            ``"softplus"`` or ``"tanh"``.
-        inplace: whether ReLU and leaky ReLU overwrite their input, which must not be used elsewhere.
+    """Return the activation with the given name; if ``inplace``, (leaky) ReLU overwrites its input.
 
     Raises:
         ValueError: for an unknown name; the message lists the names.
     """
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}; choose one of {', '.join(sorted(_ACTIVATIONS))}")
+    check_choice("activation", name, _ACTIVATIONS)
     layer = _ACTIVATIONS[name]()
     if inplace and isinstance(layer, nn.LeakyReLU | nn.ReLU):
         layer.inplace = True
@@ -46,11 +40,10 @@ def activation(name: str, inplace: bool = False) -> nn.Module:
 
 
 def initialize(network: nn.Module, name: str, random_scales: bool = False) -> None:
-    """Set the initial weights of a network, layer by layer in their order; biases keep the default of
-    PyTorch.
+    """Set the initial weights of a network without spectral norm, layer by layer in their order.
 
     Args:
-        network: the network, before spectral norm is put on its layers.
+        network: the network; its biases keep the default of PyTorch.
         name: ``"default"`` changes nothing and draws nothing; ``"xavier_conv"`` draws the weights of all
             convolutions again, Xavier-normal; ``"xavier"`` also draws the weights of the linear layers.
         random_scales: whether scales of batch and group norms are drawn from N(0, 1).
@@ -58,8 +51,7 @@ def initialize(network: nn.Module, name: str, random_scales: bool = False) -> No
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in _INITIALIZED:
-        raise ValueError(f"unknown initialization {name!r}; choose one of {', '.join(_INITIALIZED)}")
+    check_choice("initialization", name, _INITIALIZED)
     for layer in network.modules():
         if isinstance(layer, _INITIALIZED[name]):
             nn.init.xavier_normal_(layer.get_parameter("weight"))
@@ -70,18 +62,14 @@ def initialize(network: nn.Module, name: str, random_scales: bool = False) -> No
 def mlp(
     widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False
 ) -> nn.Sequential:
-    """Return linear layers of the given widths with activations between them.
-
-    Without ``output_bias`` the last layer has no bias. ``spectral_norm`` bounds the Lipschitz constant of
-    every layer by 1.
+    """Return linear layers of the given widths with activations between them, see ``MLPEnergy``.
 
     Raises:
         ValueError: for fewer than two widths, a width below 1 or an unknown activation.
     """
     if len(widths) < 2 or any(width < 1 for width in widths):
         raise ValueError(f"a network needs an input and an output width, all at least 1, not {list(widths)}")
-    net = nn.Sequential()
-    last = len(widths) - 2
+    net, last = nn.Sequential(), len(widths) - 2
     for position, (before, after) in enumerate(pairwise(widths)):
         linear: nn.Module = nn.Linear(before, after, bias=output_bias or position < last)
         net.append(torch.nn.utils.parametrizations.spectral_norm(linear) if spectral_norm else linear)
@@ -100,7 +88,7 @@ def output_layer(name: str) -> nn.Module:
     return nn.Tanh() if name == "tanh" else nn.Identity()
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise a ``ValueError`` that lists the choices if the argument ``name`` is not one of them."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
@@ -115,23 +103,40 @@ def check_sizes(takes: str, size: int | None, has: str, other: int) -> None:
         raise ValueError(f"{takes} {size} latent coordinates but {has} {other}")
 
 
-def check_square(name: str, shape: Sequence[int], channels: Sequence[int], **sizes: int) -> None:
-    """Reject sizes that no convolutional network on square images can have.
+def check_square(
+    name: str,
+    shape: Sequence[int],
+    channels: Sequence[int],
+    latent_dim: int,
+    end: str,
+    size: int,
+    factors: Sequence[int] = (1, 2),
+) -> int:
+    """Check the sizes of a convolutional network on square images.
 
-    ``shape`` is the argument ``name``; ``channels`` and ``sizes`` are the other sizes of the network.
+    ``shape`` is the argument ``name``, and ``size``, the smallest height and width, the argument ``end``.
+    Every layer after the first doubles ``size``. The result is the factor from there to the image.
 
     Raises:
-        ValueError: with the name of the argument.
+        ValueError: if the factor is not one of ``factors``, or a size cannot be.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise ValueError(
             f"{name} must be channels and two equal sizes, for example [3, 32, 32], not {list(shape)}"
         )
-    if not channels or min(shape[0], *sizes.values(), *channels) < 1:
-        listed = ", ".join(f"{size} {value}" for size, value in sizes.items())
+    if not channels or min(shape[0], latent_dim, size, *channels) < 1:
         raise ValueError(
-            f"{listed}, channels {list(channels)}: all must be at least 1 and channels must not be empty"
+            f"latent_dim {latent_dim}, {end} {size}, channels {list(channels)}: all must be at least 1 and"
+            " channels must not be empty"
         )
+    reached = size * 2 ** (len(channels) - 1)
+    fitting = [factor * reached for factor in factors]
+    if shape[1] not in fitting:
+        raise ValueError(
+            f"{len(channels)} channels with {end} {size} fit images of {' or '.join(map(str, fitting))} px,"
+            f" but {name} has {shape[1]}: change {end} or the number of channels"
+        )
+    return shape[1] // reached
 
 
 class FirstConvTranspose2d(nn.ConvTranspose2d):
@@ -142,13 +147,11 @@ class FirstConvTranspose2d(nn.ConvTranspose2d):
     Shapes: ``(B, latent_dim) -> (B, channels, size, size)``, in channels-last memory.
     """
 
-    def __init__(self, latent_dim: int, channels: int, size: int) -> None:
-        super().__init__(latent_dim, channels, size)
+    bias: Tensor
 
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
         weight = self.weight.permute(0, 2, 3, 1)
-        pixels = weight.shape[1] * weight.shape[2]
-        bias = self.bias.repeat(pixels) if self.bias is not None else z.new_zeros(())
+        bias = self.bias.repeat(weight.shape[1] * weight.shape[2])
         flat = torch.addmm(bias, z, weight.reshape(weight.shape[0], -1))
         return flat.unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)
 
@@ -163,6 +166,8 @@ class ThinConvTranspose2d(nn.ConvTranspose2d):
     Shapes: ``(B, channels, H, W) -> (B, out_channels, 2 H, 2 W)``.
     """
 
+    bias: Tensor
+
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(channels, out_channels, 4, 2, 1)
 
@@ -171,5 +176,4 @@ class ThinConvTranspose2d(nn.ConvTranspose2d):
         # and as (0 w2 w0) on odd output pixels.
         taps = pad(self.weight, (1, 1, 1, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
         kernel = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-        bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        return pixel_shuffle(conv2d(x, kernel, bias, padding=1), 2)
+        return pixel_shuffle(conv2d(x, kernel, self.bias.repeat_interleave(4), padding=1), 2)

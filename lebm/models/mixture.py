@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lebm.models.encoders import DiagonalGaussian
-from lebm.models.layers import check_choice
 from lebm.models.priors import Prior
 from lebm.samplers.noise import RandomSource, normal, uniform
 
@@ -19,6 +17,9 @@ CHUNK = 2**21
 """Approximate number of values per pass over rows, which fits into the cache of a CPU."""
 NO_WEIGHT = -1e4
 """Logarithm of a weight of zero: finite, because an average of infinite values is NaN."""
+MAX_ITERATIONS = 100
+TOLERANCE = 1e-3
+"""Smallest increase of the mean log-density per iteration, in nats, below which a fit ends."""
 
 
 class GaussianMixture(Prior):
@@ -31,17 +32,14 @@ class GaussianMixture(Prior):
     Vassilvitskii 2007). The same latents and generator give the same mixture.
 
     Time and memory of a fit are proportional to the number of latents: 100,000 latents of 64 coordinates and
-    50 full components take 3 s for the start, 2 s per iteration and 0.13 GB on one CPU thread.
+    50 components take 3 s for the start, 2 s per iteration and 0.13 GB on one CPU thread.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
         components: number of components; or several numbers, of which :meth:`fit` selects the one with the
             largest log-density on a held-out tenth of the latents. A fit uses at most one component per ten
             latents, so that a recipe also works with few data.
-        covariance: ``"full"``, ``"tied"`` (one full matrix for all components) or ``"diagonal"``.
         floor: value added to every variance, as a share of the mean variance of the latents.
-        max_iterations: largest number of iterations of the fit.
-        tolerance: smallest increase of the mean log-density per iteration, in nats, below which the fit ends.
 
     Attributes:
         fitted: number of components of the last fit; 0 before the first fit.
@@ -59,34 +57,21 @@ class GaussianMixture(Prior):
         (torch.Size([4, 2]), torch.Size([1000]), 2)
     """
 
+    former = {"covariance": "full", "max_iterations": 100, "tolerance": 1e-3}
     is_exact = True
     log_weight: Tensor
     mean: Tensor
     factor: Tensor
     whitener: Tensor
 
-    def __init__(
-        self,
-        latent_dim: int,
-        components: int | Sequence[int] = 50,
-        covariance: Literal["full", "tied", "diagonal"] = "full",
-        floor: float = 1e-3,
-        max_iterations: int = 100,
-        tolerance: float = 1e-3,
-    ) -> None:
+    def __init__(self, latent_dim: int, components: int | Sequence[int] = 50, floor: float = 1e-3) -> None:
         super().__init__()
         self.choices = [components] if isinstance(components, int) else list(components)
         if latent_dim < 1 or not self.choices or min(self.choices) < 1:
             raise ValueError(f"needs latent_dim and components of at least 1, not {latent_dim}, {components}")
-        check_choice("covariance", covariance, ("full", "tied", "diagonal"))
-        if not floor > 0 or max_iterations < 1 or not tolerance >= 0:
-            raise ValueError(
-                f"needs floor > 0, max_iterations >= 1 and tolerance >= 0, not {floor}, {max_iterations},"
-                f" {tolerance}"
-            )
-        self.latent_dim, self.covariance, self.floor = latent_dim, covariance, floor
-        self.max_iterations, self.tolerance = max_iterations, tolerance
-        self.fitted = 0
+        if not floor > 0:
+            raise ValueError(f"floor must be positive, not {floor}")
+        self.latent_dim, self.floor, self.fitted = latent_dim, floor, 0
         count = max(self.choices)
         eye = torch.eye(latent_dim).repeat(count, 1, 1)
         self.register_buffer("log_weight", torch.full((count,), -math.log(count)))
@@ -202,10 +187,10 @@ class GaussianMixture(Prior):
         z = z - centre  # to keep the cancellation in E[z z^T] - mu mu^T small
         shares = self._k_means(z, count, generator) if start is None else start
         before = -math.inf
-        for _ in range(self.max_iterations):
+        for _ in range(MAX_ITERATIONS):
             self._maximise(z, shares, count, floor)
             shares, now = self._expect(z)
-            if now - before < self.tolerance:
+            if now - before < TOLERANCE:
                 break
             before = now
         self.mean[:count] += centre
@@ -256,18 +241,13 @@ class GaussianMixture(Prior):
         mean = first / total
         moment = second.unflatten(1, (self.latent_dim, self.latent_dim)) / total.unsqueeze(2)
         covariance = moment - mean.unsqueeze(2) * mean.unsqueeze(1)
-        if self.covariance == "tied":
-            covariance = ((weight / len(z)).unsqueeze(2) * covariance).sum(dim=0).expand_as(covariance)
-        elif self.covariance == "diagonal":
-            covariance = torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))
         eye = torch.eye(self.latent_dim, dtype=torch.float64, device=z.device)
         factor = torch.linalg.cholesky(covariance + floor.double() * eye)
         self.log_weight.fill_(NO_WEIGHT)
         self.log_weight[:count] = (weight / len(z)).log().flatten().clamp_min(NO_WEIGHT).to(z.dtype)
         self.mean[:count], self.factor[:count] = mean.to(z.dtype), factor.to(z.dtype)
-        self.whitener[:count] = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False).to(
-            z.dtype
-        )
+        whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
+        self.whitener[:count] = whitener.to(z.dtype)
 
     # Extra state, not a buffer: an average of weights must not average the number of components.
 

@@ -85,7 +85,7 @@ class RatioProduct(Energy):
 
     def so_far(self, z: Tensor) -> Tensor:
         """Return the energy of the finished stages alone, ``(B,)``."""
-        return z.new_zeros(z.shape[0]) if self.finished == 0 else self.stages(z).sum(dim=0)
+        return self.stages(z).sum(dim=0)
 
     def stages(self, z: Tensor, first: int | None = None) -> Tensor:
         """Return the energies ``-log r_k`` of the ``first`` stages (default: all), ``(first, B)``."""
@@ -105,9 +105,8 @@ class RatioProduct(Energy):
         for position in range(self.depth):
             weight: Tensor = getattr(self, f"slot_weight_{position}")[some]
             bias: Tensor = getattr(self, f"slot_bias_{position}")[some]
-            hidden = torch.baddbmm(
-                bias.unsqueeze(1), self.activation(hidden) if position else hidden, weight.transpose(1, 2)
-            )
+            seen = self.activation(hidden) if position else hidden
+            hidden = torch.baddbmm(bias.unsqueeze(1), seen, weight.transpose(1, 2))
         return hidden.squeeze(-1)
 
     @torch.no_grad()

@@ -15,19 +15,13 @@ from lebm.models.generators import Generator
 from lebm.models.layers import activation as _activation
 from lebm.models.layers import check_choice, check_square, initialize, output_layer
 
-NORMS = ("batch", "group", "none")
-
 
 class ResNetEnergy(Energy):
     """A residual energy on images with spectral norm (Cui and Han, NeurIPS 2023, released networks).
 
     A block has two 3x3 convolutions with ReLUs between them, and halves the size by average pooling or keeps
     it. The shortcut is a 1x1 convolution where size or channels change. A ReLU, the mean over pixels and a
-    linear layer follow the blocks. Settings for known data::
-
-        CIFAR-10, 32 px    channels=[512, 512, 512, 512], downsample=[true, true, false, false]
-        CelebA, 64 px      channels=[64, 128, 256, 512, 1024], all blocks halve the size
-        MNIST, 28 px       any, for example channels=[64, 64, 64], downsample=[true, true, false]
+    linear layer follow the blocks. No layer has a bias. The recipes of ``dual_mcmc`` have the released sizes.
 
     Spectral norm keeps the Lipschitz constant of every layer near 1 and so bounds the slope of the energy;
     without it the released training diverges. Each forward pass in training mode does one power iteration, so
@@ -39,8 +33,6 @@ class ResNetEnergy(Energy):
         downsample: whether each block halves the size; by default all blocks do.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         spectral_norm: whether every layer has spectral norm.
-        bias: whether all layers but the last have biases (the released ones do not). The last layer never has
-            a bias, because a constant in an energy has no gradient in a contrastive loss.
         initialization: ``"xavier"``, Xavier-normal weights; ``"xavier_conv"``, Xavier-normal weights of
             convolutions only (released); or ``"default"`` (PyTorch's).
 
@@ -56,6 +48,8 @@ class ResNetEnergy(Energy):
         torch.Size([5])
     """
 
+    former = {"bias": False}
+
     def __init__(
         self,
         in_shape: Sequence[int],
@@ -63,20 +57,24 @@ class ResNetEnergy(Energy):
         downsample: Sequence[bool] | None = None,
         activation: str = "relu",
         spectral_norm: bool = True,
-        bias: bool = False,
         initialization: str = "xavier",
     ) -> None:
         super().__init__()
         halves = [True] * len(channels) if downsample is None else list(downsample)
-        _check_energy(in_shape, channels, halves)
-        self.in_shape = tuple(in_shape)
-        wide = [in_shape[0], *channels]
-        self.blocks = nn.Sequential(
-            *(
-                DownBlock(before, after, half, activation, first=not position, bias=bias)
-                for position, ((before, after), half) in enumerate(zip(pairwise(wide), halves, strict=True))
+        if len(in_shape) != 3 or not channels or len(halves) != len(channels):
+            raise ValueError(
+                f"in_shape {list(in_shape)} must be channels, height and width, and channels {list(channels)}"
+                f" and downsample {list(halves)} must have the same length, at least 1"
             )
-        )
+        if min(in_shape[1:]) < 2 ** sum(halves):
+            raise ValueError(
+                f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]}"
+                " pixels"
+            )
+        self.in_shape = tuple(in_shape)
+        self.blocks = nn.Sequential()
+        for (before, after), half in zip(pairwise([in_shape[0], *channels]), halves, strict=True):
+            self.blocks.append(DownBlock(before, after, half, activation, first=len(self.blocks) == 0))
         self.activation = _activation(activation)
         self.output = nn.Linear(channels[-1], 1, bias=False)
         initialize(self, initialization)
@@ -91,20 +89,17 @@ class ResNetEnergy(Energy):
 
 
 class DownBlock(nn.Module):
-    """Two convolutions and a shortcut; the size is halved or kept, and the ``first`` block begins without
-    ReLU.
-    """
+    """Two convolutions and a shortcut; the ``first`` block begins without ReLU."""
 
-    def __init__(
-        self, before: int, after: int, halves: bool, activation: str, first: bool, bias: bool
-    ) -> None:
+    def __init__(self, before: int, after: int, halves: bool, activation: str, first: bool) -> None:
         super().__init__()
         self.halves = halves
         self.before = nn.Identity() if first else _activation(activation)
-        self.one = nn.Conv2d(before, after, 3, 1, 1, bias=bias)
+        self.one = nn.Conv2d(before, after, 3, 1, 1, bias=False)
         self.between = _activation(activation, inplace=True)
-        self.two = nn.Conv2d(after, after, 3, 1, 1, bias=bias)
-        self.shortcut = nn.Conv2d(before, after, 1, bias=bias) if halves or before != after else nn.Identity()
+        self.two = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        changes = halves or before != after
+        self.shortcut = nn.Conv2d(before, after, 1, bias=False) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         main = self.two(self.between(self.one(self.before(x))))
@@ -119,12 +114,7 @@ class ResNetGenerator(Generator):
 
     A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels. Each block doubles the
     size by bilinear interpolation with aligned corners. Norm, ReLU and a 3x3 convolution with tanh follow.
-    Settings for known data::
-
-        CIFAR-10, 32 px     channels=[512, 512, 512, 512], start=4
-        CelebA, 64 px       channels=[1024, 512, 256, 128, 64], start=4
-        MNIST, 28 px        channels=[128, 64, 64], start=7 (ours)
-        CelebA-HQ, 256 px   channels=[512, 512, 512, 256, 128, 64, 32], start=4 (ours; theirs is unknown)
+    The recipes of ``dual_mcmc`` have the released sizes.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -166,14 +156,8 @@ class ResNetGenerator(Generator):
         super().__init__()
         self.latent_dim = latent_dim
         self.out_shape = tuple(out_shape)
-        check_square("out_shape", out_shape, channels, latent_dim=latent_dim, start=start)
-        check_choice("norm", norm, NORMS)
-        reached = start * 2 ** (len(channels) - 1)
-        if reached != out_shape[1]:
-            raise ValueError(
-                f"{len(channels) - 1} blocks from {start} x {start} reach {reached} px, "
-                f"but out_shape has {out_shape[1]}: change start or the number of channels"
-            )
+        check_choice("norm", norm, ("batch", "group", "none"))
+        check_square("out_shape", out_shape, channels, latent_dim, "start", start, factors=(1,))
         self.start = start
         self.first = nn.Linear(latent_dim, channels[0] * start**2)
         self.blocks = nn.Sequential(*(UpBlock(before, after, norm) for before, after in pairwise(channels)))
@@ -218,15 +202,3 @@ def _norm(name: str, channels: int) -> nn.Module:
     if name == "none":
         return nn.Identity()
     return nn.GroupNorm(max(count for count in range(1, 17) if channels % count == 0), channels)
-
-
-def _check_energy(in_shape: Sequence[int], channels: Sequence[int], halves: Sequence[bool]) -> None:
-    if len(in_shape) != 3 or not channels or len(halves) != len(channels):
-        raise ValueError(
-            f"in_shape {list(in_shape)} must be channels, height and width, and channels {list(channels)} and"
-            f" downsample {list(halves)} must have the same length, at least 1"
-        )
-    if min(in_shape[1:]) < 2 ** sum(halves):
-        raise ValueError(
-            f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]} pixels"
-        )

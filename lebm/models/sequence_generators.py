@@ -119,9 +119,8 @@ class RecurrentGenerator(SequenceGenerator):
         self.cell = cell
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         self.start = nn.Linear(latent_dim, hidden)
-        self.recurrent = (nn.LSTM if cell == "lstm" else nn.GRU)(
-            embedding + latent_dim, hidden, batch_first=True
-        )
+        kind = nn.LSTM if cell == "lstm" else nn.GRU
+        self.recurrent = kind(embedding + latent_dim, hidden, batch_first=True)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -0.1, 0.1)
 

@@ -84,9 +84,8 @@ class Vocabulary:
         least = len(SPECIAL) + (BYTES if kind == "bpe" else 1)
         if size < least:
             raise ValueError(f"vocabulary_size must be at least {least} for tokenizer {kind!r}, not {size}")
-        normalizer = normalizers.Sequence(
-            [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
-        )
+        lower = [normalizers.Lowercase()] if lowercase else []
+        normalizer = normalizers.Sequence([normalizers.NFC(), *lower])
         if kind == "word":
             splitter = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
             counts = Counter(
@@ -94,9 +93,7 @@ class Vocabulary:
                 for sentence in sentences
                 for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(sentence))
             )
-            words = sorted(
-                (word for word in counts if word not in SPECIAL), key=lambda word: (-counts[word], word)
-            )
+            words = sorted(counts.keys() - set(SPECIAL), key=lambda word: (-counts[word], word))
             numbers = {word: number for number, word in enumerate([*SPECIAL, *words][:size])}
             tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=SPECIAL[UNKNOWN]))
             tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
@@ -122,8 +119,6 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.to_json() == other.to_json()
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __reduce__(self) -> Any:
         return Vocabulary, (self.to_json(),)
 
@@ -132,11 +127,8 @@ class Vocabulary:
 
         A sentence that fits ends with ``<eos>``; a longer sentence is cut and has no ``<eos>``.
         """
-        rows = []
-        for encoding in self._tokenizer.encode_batch(list(sentences), add_special_tokens=False):
-            tokens = encoding.ids
-            rows.append([*tokens, END] if len(tokens) < max_length else tokens[:max_length])
-        return rows
+        encodings = self._tokenizer.encode_batch(list(sentences), add_special_tokens=False)
+        return [[*encoding.ids, END][:max_length] for encoding in encodings]
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Return the sentences of token numbers ``(B, T)``, each up to its first ``<eos>`` or ``<pad>``.
@@ -220,9 +212,8 @@ class CategoricalLikelihood(Likelihood):
         previous = _moved_right(x)
         if self.word_dropout:
             # Drawn for all max_length positions, so that they do not depend on the padding of this batch.
-            chance = uniform(
-                generator, (len(x), self.generator.max_length), dtype=torch.float32, device=x.device
-            )
+            shape = (len(x), self.generator.max_length)
+            chance = uniform(generator, shape, dtype=torch.float32, device=x.device)
             dropped = chance[:, : x.shape[1]] < self.word_dropout
             previous = torch.where(dropped & (previous > END), UNKNOWN, previous)
         return self._log_prob(self.generator.features(z, previous, dropping=self.training), x, _words(x))
@@ -245,11 +236,8 @@ class CategoricalLikelihood(Likelihood):
         def draw(logits: Tensor, position: int) -> Tensor:
             cumulative = logits.double().softmax(dim=1).cumsum(dim=1)
             threshold = chance[:, position : position + 1] * cumulative[:, -1:]
-            return (
-                torch.searchsorted(cumulative, threshold, right=True)
-                .squeeze(1)
-                .clamp(max=logits.shape[1] - 1)
-            )
+            word = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+            return word.clamp(max=logits.shape[1] - 1)
 
         return self._write(z, draw)
 
@@ -263,9 +251,8 @@ class CategoricalLikelihood(Likelihood):
         going = torch.ones_like(latest, dtype=torch.bool)
         for position in range(self.generator.max_length):
             features, state = self.generator.step(z, latest, state)
-            latest = torch.where(
-                going, choose(self.generator.output(features), position) + NEVER_WRITTEN, PAD
-            )
+            chosen = choose(self.generator.output(features), position) + NEVER_WRITTEN
+            latest = torch.where(going, chosen, PAD)
             words[:, position] = latest
             going = going & (latest != END)
             if not going.any():

@@ -1,13 +1,6 @@
 """Samplers, which move a tensor under a log-density: ``sampler(log_density, init, generator=None)``.
 
 None of them needs Lightning.
-
-Example:
-    >>> import torch
-    >>> from lebm.samplers import Langevin
-    >>> normal = lambda z: -0.5 * z.square().sum(dim=1)
-    >>> Langevin(steps=10, step_size=0.5)(normal, torch.zeros(4, 2)).shape
-    torch.Size([4, 2])
 """
 
 from lebm.samplers.adaptation import Adaptive

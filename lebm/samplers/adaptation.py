@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,9 +36,8 @@ class _DualAveraging:
         """Update the scale with the mean acceptance of a transition; non-finite counts as rejection."""
         self._count += 1
         self._error_sum += self.target - (acceptance if math.isfinite(acceptance) else 0.0)
-        log_current = self._shrink - math.sqrt(self._count) / self.gamma * self._error_sum / (
-            self._count + self.offset
-        )
+        pull = math.sqrt(self._count) / self.gamma * self._error_sum
+        log_current = self._shrink - pull / (self._count + self.offset)
         weight = self._count**-self.kappa
         self.average = math.exp(weight * log_current + (1 - weight) * math.log(self.average))
         self.current = math.exp(log_current)
@@ -47,6 +47,13 @@ class Adaptive(Sampler):
     """A sampler whose step size is multiplied by ``step_scale``, which is 1 until :meth:`warm_up` sets it.
 
     ``step_scale`` is part of the ``state_dict``.
+
+    Args:
+        steps: default number of transitions, at least 0.
+        preconditioner: one positive number per coordinate of the flattened event.
+
+    Raises:
+        ValueError: for arguments out of range.
 
     Example:
         >>> import torch
@@ -61,6 +68,25 @@ class Adaptive(Sampler):
     """Default target: the optimum for Langevin proposals in many dimensions (Roberts & Rosenthal 1998)."""
 
     step_scale: float = 1.0
+    preconditioner: Tensor | None
+
+    def __init__(self, steps: int, preconditioner: Sequence[float] | None = None) -> None:
+        super().__init__(steps)
+        entries = None if preconditioner is None else [float(entry) for entry in preconditioner]
+        # Checked as numbers, because the tensor may be on the meta device.
+        if entries is not None and not (entries and all(0 < entry < math.inf for entry in entries)):
+            raise ValueError("preconditioner needs positive finite entries")
+        self.register_buffer("preconditioner", None if entries is None else torch.tensor(entries))
+
+    def _metric(self, state: Tensor) -> Tensor | None:
+        """Return the preconditioner with the shape, dtype and device of a row of ``state``."""
+        metric = self.preconditioner
+        if metric is not None and metric.numel() != state[0].numel():
+            raise ValueError(
+                f"the preconditioner has {metric.numel()} entries but a row of the state has"
+                f" {state[0].numel()} coordinates"
+            )
+        return None if metric is None else metric.to(state).reshape(state.shape[1:])
 
     def warm_up(
         self,
@@ -112,9 +138,8 @@ class Adaptive(Sampler):
 
 def _mean(acceptance: Tensor, across_processes: bool) -> float:
     rates = acceptance.detach().double()
-    total = torch.stack(
-        [torch.where(torch.isfinite(rates), rates, 0).sum(), rates.new_tensor(float(rates.numel()))]
-    )
+    finite = torch.where(torch.isfinite(rates), rates, 0)
+    total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
     if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     return float(total[0] / total[1])

@@ -193,27 +193,15 @@ class AnnealedImportanceSampling(nn.Module, Component):
         return total, state
 
     def forward(
-        self,
-        log_density: LogDensity,
-        base: Proposal,
-        n: int,
-        generator: RandomSource = None,
-        *,
-        level: float = 0.95,
+        self, log_density: LogDensity, base: Proposal, n: int, generator: RandomSource = None
     ) -> LogZ:
         """Estimate log Z from below, by ``n`` chains from the base."""
         start = base.reference(n, generator)
         weights, _ = self.log_weights(log_density, base.log_density, start, generator)
-        return LogZ.from_log_weights(weights, level=level)
+        return LogZ.from_log_weights(weights)
 
     def bracket(
-        self,
-        log_density: LogDensity,
-        base: Proposal,
-        samples: Tensor,
-        generator: RandomSource = None,
-        *,
-        level: float = 0.95,
+        self, log_density: LogDensity, base: Proposal, samples: Tensor, generator: RandomSource = None
     ) -> tuple[LogZ, LogZ]:
         """Estimate log Z from below and from above.
 
@@ -223,15 +211,14 @@ class AnnealedImportanceSampling(nn.Module, Component):
             samples: exact or long-run samples of the target, ``(n, *event)``; the number of forward chains is
                 also n.
             generator: source of randomness.
-            level: coverage of each interval, in (0, 1).
 
         Returns:
             An estimate that is at most log Z in expectation, and one that is at least log Z. Their interval
             reaches from ``low`` of the first to ``high`` of the second.
         """
-        below = self(log_density, base, samples.shape[0], generator, level=level)
+        below = self(log_density, base, samples.shape[0], generator)
         weights, _ = self.log_weights(log_density, base.log_density, samples, generator, reverse=True)
-        return below, LogZ.from_log_weights(weights, reverse=True, level=level)
+        return below, LogZ.from_log_weights(weights, reverse=True)
 
 
 def _between(log_density: LogDensity, base: LogDensity, beta: float) -> LogDensity:

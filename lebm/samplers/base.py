@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -51,13 +50,13 @@ class Info:
 
     def scalars(self) -> dict[str, Tensor]:
         """Return the means over the batch for a logger; ``nonfinite`` stays a count."""
-        means = {
+        return {
             "gradient_norm": self.gradient_norm.mean(),
             "displacement": self.displacement.mean(),
             "log_density_change": self.log_density_change.mean(),
             "nonfinite": self.nonfinite.to(self.displacement.dtype),
+            **{name: value.float().mean() for name, value in self.extra.items()},
         }
-        return means | {name: value.float().mean() for name, value in self.extra.items()}
 
 
 class Sampler(nn.Module, Component, ABC):
@@ -136,7 +135,7 @@ class Sampler(nn.Module, Component, ABC):
         steps: int | None,
         want_info: bool,
     ) -> tuple[Tensor, Info | None]:
-        """Call the sampler, or :meth:`run` if the info is wanted; for samplers that use samplers."""
+        """Call the sampler, or :meth:`run` if ``want_info``; for samplers that use samplers."""
         if init.dim() < 2 or not init.is_floating_point():
             raise ValueError(
                 f"a chain starts from a floating-point tensor (B, *event), not {init.dtype} of shape"
@@ -148,14 +147,11 @@ class Sampler(nn.Module, Component, ABC):
         with torch.inference_mode(False), torch.enable_grad():
             result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
         # Checked before unpacking, because a bare state of two rows would pass for a state and an info.
-        if not isinstance(result, tuple) or len(result) != 2 or (want_info and result[1] is None):
+        fits = isinstance(result, tuple) and len(result) == 2 and result[0].shape == init.shape
+        if not fits or (want_info and result[1] is None):
             raise ValueError(
-                f"{type(self).__name__}._chain must return a state and an Info, or None if want_info is false"
-            )
-        if result[0].shape != init.shape:
-            raise ValueError(
-                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)}, not"
-                f" {tuple(result[0].shape)}"
+                f"{type(self).__name__}._chain must return a state of shape {tuple(init.shape)} and an Info,"
+                " or None if want_info is false"
             )
         state, info = result
         return state.detach(), info
@@ -208,13 +204,11 @@ def check_values(value: Tensor, state: Tensor) -> None:
 
 
 def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
-    """Return values ``(B, m)`` of states ``(B, m, *event)``.
-
-    Each of the m calls evaluates B rows in order, because a log-density may hold data of its B rows.
-    """
-    values = [log_density(states[:, position]) for position in range(states.shape[1])]
-    for value in values:
-        check_values(value, states[:, 0])
+    """Return values ``(B, m)`` of states ``(B, m, *event)``, by m calls, as the B rows may be conditioned."""
+    values = []
+    for column in states.unbind(1):
+        values.append(log_density(column))
+        check_values(values[-1], column)
     return torch.stack(values, dim=1)
 
 
@@ -224,42 +218,8 @@ def rows(per_row: Tensor, state: Tensor) -> Tensor:
 
 
 def finite_rows(state: Tensor) -> Tensor:
-    """Return a mask ``(B,)`` of ``bool`` of the rows of ``(B, *event)`` with finite values only.
-
-    Example:
-        >>> import torch
-        >>> from lebm.samplers.base import finite_rows
-        >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
-        tensor([ True, False])
-    """
+    """Return a mask ``(B,)`` of ``bool`` of the rows of ``(B, *event)`` with finite values only."""
     return torch.isfinite(state).unsqueeze(-1).flatten(1).all(dim=1)
-
-
-def as_event(per_coordinate: Tensor | None, state: Tensor) -> Tensor | None:
-    """Reshape one number per coordinate to the shape, dtype and device of one row of ``state``."""
-    if per_coordinate is None:
-        return None
-    if per_coordinate.numel() != state[0].numel():
-        raise ValueError(
-            f"the preconditioner has {per_coordinate.numel()} entries but a row of the state has"
-            f" {state[0].numel()} coordinates"
-        )
-    return per_coordinate.to(state).reshape(state.shape[1:])
-
-
-def positive_vector(name: str, entries: Sequence[float] | None) -> Tensor | None:
-    """Convert plain numbers to a tensor ``(d,)``.
-
-    Raises:
-        ValueError: if the list is empty, or a number is not positive and finite.
-    """
-    if entries is None:
-        return None
-    # Checked as numbers, because the tensor may be on the meta device.
-    numbers = [float(entry) for entry in entries]
-    if not numbers or not all(0 < number < math.inf for number in numbers):
-        raise ValueError(f"{name} needs positive finite entries")
-    return torch.tensor(numbers)
 
 
 def summarise(
@@ -270,11 +230,7 @@ def summarise(
     value: Tensor | None = None,
     extra: dict[str, Tensor] | None = None,
 ) -> Info:
-    """Return the :class:`Info` of a chain from its two ends.
-
-    Known values save evaluations: ``gradient`` at the last state where the sampler evaluated it, and
-    ``value`` at the end.
-    """
+    """Return the :class:`Info` of a chain; known ``gradient`` and ``value`` at its end save evaluations."""
     if gradient is None:
         value, gradient = log_density_gradient(log_density, state)
     with torch.no_grad():

@@ -157,9 +157,7 @@ class PersistentChains(Sampler):
             total = self._whole.shape[1]
             self._own = self._whole[:, rank * total // world_size : (rank + 1) * total // world_size].clone()
         if self._own is None:
-            self._own = torch.full(
-                (self.slots, *start.shape), torch.nan, dtype=start.dtype, device=start.device
-            )
+            self._own = start.new_full((self.slots, *start.shape), torch.nan)
         if self._own.shape[2:] != start.shape[1:] or self._own.shape[1] < start.shape[0]:
             held = tuple(self._own.shape[1:])
             raise ValueError(
@@ -178,13 +176,12 @@ class PersistentChains(Sampler):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self._own is not None and self._whole is None:
-            if _rank_and_size()[1] > 1:
-                raise RuntimeError(
-                    "the chain pool is spread over several processes: call lebm.samplers.gather_pools(module)"
-                    " on all of them first"
-                )
-            self.gather()
+        if self._own is not None and self._whole is None and _rank_and_size()[1] > 1:
+            raise RuntimeError(
+                "the chain pool is spread over several processes: call lebm.samplers.gather_pools(module) on"
+                " all of them first"
+            )
+        self.gather()
         pool = torch.zeros(0) if self._whole is None else self._whole
         destination[prefix + "pool"] = pool.clone()
         destination[prefix + "calls"] = torch.tensor(self.calls)

@@ -19,13 +19,7 @@ Steps = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 class CompiledSteps:
-    """Steps of a chain in blocks, with one compiled graph per shape.
-
-    Args:
-        steps: function of several updates, see :func:`lebm.samplers.langevin.advance`.
-        unroll: number of steps per graph.
-        mode: mode of ``torch.compile``.
-    """
+    """Blocks of ``unroll`` updates :func:`lebm.samplers.langevin.advance`, with one graph per shape."""
 
     def __init__(self, steps: Steps, unroll: int, mode: str | None) -> None:
         self.steps, self.unroll, self.mode = steps, unroll, mode
@@ -52,15 +46,11 @@ class CompiledSteps:
         if shape not in self._compiled:
             if len(self._compiled) == COMPILED_SHAPES:
                 return _block
-            self._compiled[shape] = _compile(self.mode)
+            # torch limits each code object to eight graphs, and a prior of several stages needs a graph per
+            # stage, so every shape gets its own copy.
+            own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
+            self._compiled[shape] = torch.compile(own, mode=self.mode, dynamic=False)
         return self._compiled[shape]
-
-
-def _compile(mode: str | None) -> Steps:
-    # torch limits each code object to eight graphs, and a prior of several stages needs a graph per stage, so
-    # every shape gets its own copy.
-    own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
-    return torch.compile(own, mode=mode, dynamic=False)
 
 
 def _block(

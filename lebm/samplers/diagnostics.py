@@ -53,10 +53,8 @@ def bulk_ess(draws: Tensor) -> Tensor:
 def tail_ess(draws: Tensor) -> Tensor:
     """Return the smaller effective number of independent draws for the 5% and 95% quantiles, ``(*event)``."""
     draws = _checked(draws)
-    flat = draws.flatten(0, 1)
-    return torch.minimum(
-        *[_ess(_split((draws <= _quantile(flat, level)).double())) for level in (0.05, 0.95)]
-    )
+    ends = (_quantile(draws.flatten(0, 1), level) for level in (0.05, 0.95))
+    return torch.minimum(*[_ess(_split((draws <= end).double())) for end in ends])
 
 
 def _checked(draws: Tensor) -> Tensor:
@@ -87,9 +85,8 @@ def _normal_scores(draws: Tensor) -> Tensor:
     flat = draws.flatten(0, 1)
     columns = flat.reshape(flat.shape[0], -1).T.contiguous()
     ordered = columns.sort(dim=1).values
-    rank = (
-        torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1
-    ).double() / 2
+    below, up_to = (torch.searchsorted(ordered, columns, right=ties) for ties in (False, True))
+    rank = (below + up_to + 1).double() / 2
     scores = torch.special.ndtri((rank - 0.375) / (flat.shape[0] + 0.25))
     return scores.T.reshape(draws.shape)
 

@@ -165,15 +165,14 @@ class SamplingImportanceResampling(Sampler):
         _, target, log_proposal = _densities(self.proposal, log_density, flat)
         if self.shared_target:
             pieces = flat.split(max(1, 2**22 // flat[0].numel()))
-            flat_values = torch.cat([target(piece) for piece in pieces])
-            check_values(flat_values, flat)
-            values = flat_values.reshape(states.shape[:2])
+            values = torch.cat([target(piece) for piece in pieces])
+            check_values(values, flat)
         else:
-            values = values_of_all(target, states)
+            values = values_of_all(target, states).flatten()
         if log_proposal is not None:
-            values = values - log_proposal(flat).reshape(states.shape[:2])
-        finite = finite_rows(flat).reshape(states.shape[:2])
-        return clean_log_weights(torch.where(finite, values, -torch.inf))
+            values = values - log_proposal(flat)
+        log_weights = clean_log_weights(torch.where(finite_rows(flat), values, -torch.inf))
+        return log_weights.unflatten(0, states.shape[:2])
 
 
 class IndependenceMetropolis(Sampler):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import Info, LogDensity, as_event, positive_vector, state_gradient, summarise
+from lebm.samplers.base import Info, LogDensity, state_gradient, summarise
 from lebm.samplers.compiled import CompiledSteps
 from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from lebm.samplers.noise import RandomSource, normal
@@ -67,8 +67,6 @@ class Langevin(Adaptive):
         (torch.Size([2000, 2]), 1.1)
     """
 
-    preconditioner: Tensor | None
-
     def __init__(
         self,
         steps: int,
@@ -82,7 +80,7 @@ class Langevin(Adaptive):
         compile_mode: str | None = None,
         preconditioner: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(steps)
+        super().__init__(steps, preconditioner)
         if noise_scale is not None and temperature is not None:
             raise ValueError("give noise_scale or temperature, not both")
         if max_grad_norm is not None and not max_grad_norm > 0:
@@ -92,32 +90,25 @@ class Langevin(Adaptive):
         if unroll < 1:
             raise ValueError(f"unroll must be at least 1, not {unroll}")
         self.step_size = check_schedule("step_size", step_size, steps, positive=True)
-        self.noise_scale = (
-            None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps, positive=False)
-        )
-        self.temperature = check_schedule(
-            "temperature", 1.0 if temperature is None else temperature, steps, positive=False
-        )
+        self.noise_scale = None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps)
+        self.temperature = check_schedule("temperature", 1.0 if temperature is None else temperature, steps)
         self.max_grad_norm = max_grad_norm
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
-        self.register_buffer("preconditioner", positive_vector("preconditioner", preconditioner))
         self._advance = CompiledSteps(advance, unroll, compile_mode) if compile else eager_steps
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
         """Return step size and noise scale of every step."""
         sizes = [self.step_scale * size for size in values(self.step_size, steps)]
-        if self.noise_scale is None:
-            return sizes, [
-                size * math.sqrt(heat)
-                for size, heat in zip(sizes, values(self.temperature, steps), strict=True)
-            ]
-        return sizes, [self.step_scale * scale for scale in values(self.noise_scale, steps)]
+        if self.noise_scale is not None:
+            return sizes, [self.step_scale * scale for scale in values(self.noise_scale, steps)]
+        heats = values(self.temperature, steps)
+        return sizes, [size * math.sqrt(heat) for size, heat in zip(sizes, heats, strict=True)]
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         sizes, scales = self._scales(steps)
-        metric = as_event(self.preconditioner, start)
+        metric = self._metric(start)
         state, before, gradient = start, start, None
         for first in range(0, steps, STEPS_A_DRAW):
             part = slice(first, min(first + STEPS_A_DRAW, steps))
@@ -160,14 +151,9 @@ def advance(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Take one step :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon` per kick.
 
-    Args:
-        slope: gradient g of the log-density, ``(B, *event) -> (B, *event)``.
-        state: state z, ``(B, *event)``.
-        kicks: noise terms :math:`n M^{1/2} \epsilon`, ``(B, *event)`` each.
-        drifts: factors ``s^2 / 2``, numbers or scalar tensors.
-        limit: largest norm of a row of g; ``None`` for none.
-        clamp: bounds of new states; ``None`` for none.
-        metric: diagonal of M, with the shape of an event; the identity if ``None``.
+    ``slope`` gives g, ``kicks`` are the terms :math:`n M^{1/2} \epsilon`, ``(B, *event)`` each, and
+    ``drifts`` the factors ``s^2 / 2``. ``limit`` is the largest norm of a row of g, ``clamp`` bounds new
+    states, and ``metric`` is the diagonal of M, with the shape of an event.
 
     Returns:
         The last state, the state before the last step, and the clipped gradient at the latter.

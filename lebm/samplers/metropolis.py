@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import (
-    Info,
-    LogDensity,
-    as_event,
-    finite_rows,
-    log_density_gradient,
-    positive_vector,
-    rows,
-    summarise,
-)
+from lebm.samplers.base import Info, LogDensity, finite_rows, log_density_gradient, rows, summarise
 from lebm.samplers.noise import RandomSource, normal, uniform
 
 
 def clip_rows(gradient: Tensor, limit: float) -> Tensor:
     """Rescale each row of ``(B, *event)``, separately, to at most the Euclidean norm ``limit``."""
     norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    factor = (limit / norm).clamp(max=1.0)
-    return gradient * factor.reshape(-1, *[1] * (gradient.dim() - 1))
+    return gradient * rows((limit / norm).clamp(max=1.0), gradient)
 
 
 def shadow_acceptance(
@@ -58,10 +49,9 @@ def shadow_acceptance(
         inverse = 1.0 if metric is None else metric.rsqrt()
         weight = 1.0 if metric is None else metric
         drift = 0.5 * step_size**2
-        forward = ((after - before - drift * weight * gradient) * inverse).flatten(1).square().sum(dim=1)
-        backward = (
-            ((before - after - drift * weight * gradient_after) * inverse).flatten(1).square().sum(dim=1)
-        )
+        forward = (after - before - drift * weight * gradient) * inverse
+        backward = (before - after - drift * weight * gradient_after) * inverse
+        forward, backward = (move.flatten(1).square().sum(dim=1) for move in (forward, backward))
         log_ratio = difference * (step_size / noise_scale) ** 2 + (forward - backward) / (2 * noise_scale**2)
         acceptance = log_ratio.clamp(max=0.0).exp()
         return torch.where(torch.isfinite(acceptance), acceptance, 0.0), value_after
@@ -106,7 +96,6 @@ class HMC(Adaptive):
 
     exact = True
     target_acceptance = 0.8
-    preconditioner: Tensor | None
 
     def __init__(
         self,
@@ -116,7 +105,7 @@ class HMC(Adaptive):
         jitter: float = 0.1,
         preconditioner: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(steps)
+        super().__init__(steps, preconditioner)
         if not step_size > 0:
             raise ValueError(f"step_size must be positive, not {step_size}")
         if leapfrog_steps < 1:
@@ -126,39 +115,31 @@ class HMC(Adaptive):
         self.step_size = float(step_size)
         self.leapfrog_steps = leapfrog_steps
         self.jitter = float(jitter)
-        self.register_buffer("preconditioner", positive_vector("preconditioner", preconditioner))
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        metric = as_event(self.preconditioner, start)
-        base_step = torch.full(
-            start.shape[1:], self.step_scale * self.step_size, dtype=start.dtype, device=start.device
-        )
+        metric = self._metric(start)
+        like: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
+        base_step = torch.full(start.shape[1:], self.step_scale * self.step_size, **like)
         if metric is not None:
             base_step = base_step * metric.sqrt()
-        like = {"dtype": start.dtype, "device": start.device}
         count = start.shape[:1]
         state = start
         value, gradient = log_density_gradient(log_density, state)
         acceptance = torch.zeros(count, device=start.device)
         nonfinite = torch.zeros(count, device=start.device)
         for _ in range(steps):
-            momentum = normal(generator, start.shape, **like)  # type: ignore[arg-type]
+            momentum = normal(generator, start.shape, **like)
             step = base_step
             if self.jitter:
-                factor = 1 + self.jitter * (2 * uniform(generator, count, **like) - 1)  # type: ignore[arg-type]
+                factor = 1 + self.jitter * (2 * uniform(generator, count, **like) - 1)
                 step = step * rows(factor, start)
-            proposal, turned, new_value, new_gradient = self._leapfrog(
-                log_density, state, momentum, gradient, step
-            )
+            ends = self._leapfrog(log_density, state, momentum, gradient, step)
+            proposal, turned, new_value, new_gradient = ends
             log_ratio = _kinetic(momentum) - _kinetic(turned) + _difference(new_value, value)
-            finite = (
-                finite_rows(proposal)
-                & finite_rows(new_gradient)
-                & torch.isfinite(new_value)
-                & ~torch.isnan(log_ratio)
-            )
+            finite = finite_rows(proposal) & finite_rows(new_gradient)
+            finite = finite & torch.isfinite(new_value) & ~torch.isnan(log_ratio)
             log_ratio = torch.where(finite, log_ratio, -torch.inf)
             chance = uniform(generator, count, dtype=torch.float32, device=start.device)
             accept = chance.log() < log_ratio

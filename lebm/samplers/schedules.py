@@ -1,10 +1,4 @@
-"""Settings that change along a chain: one number for every step, or a list with one entry per step.
-
-Example:
-    >>> from lebm.samplers.schedules import values
-    >>> values([1.0, 0.75, 0.5], steps=5)  # a longer chain continues with the last value
-    [1.0, 0.75, 0.5, 0.5, 0.5]
-"""
+"""Settings that change along a chain: one number for every step, or a list with one entry per step."""
 
 from __future__ import annotations
 
@@ -20,7 +14,7 @@ A chain longer than the list continues with the last value. A shorter chain uses
 """
 
 
-def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool) -> Schedule:
+def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool = False) -> Schedule:
     """Return the schedule as plain floats.
 
     Raises:
@@ -29,9 +23,7 @@ def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool)
     scheduled = isinstance(schedule, Sequence)
     entries = [float(value) for value in schedule] if isinstance(schedule, Sequence) else [float(schedule)]
     if not entries or (scheduled and len(entries) > steps):
-        raise ValueError(
-            f"{name} has {len(entries)} entries, but a schedule needs 1 to steps={steps} of them"
-        )
+        raise ValueError(f"{name} has {len(entries)} entries, but a schedule needs 1 to {steps}, the steps")
     if any(not (value > 0 if positive else value >= 0) for value in entries):
         raise ValueError(f"{name} must {'be positive' if positive else 'not be negative'}, not {schedule}")
     return entries if scheduled else entries[0]

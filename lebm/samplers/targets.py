@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,11 +77,6 @@ class Masked(Sampler):
         self.kernel, self.exact = kernel, kernel.exact
         self._mask = [bool(entry) for entry in frozen]  # for the host, which would wait for the buffer
         self.register_buffer("frozen", torch.tensor(self._mask))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
-        if not self.frozen.is_meta:
-            self._mask = self.frozen.tolist()
 
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool

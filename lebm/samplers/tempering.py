@@ -65,13 +65,11 @@ class ParallelTempering(Sampler):
     def _chain(
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
-        replicas, swaps = self._exchange(
-            log_density, start.unsqueeze(1).repeat_interleave(len(self.temperatures), 1), generator, steps
-        )
+        replicas = start.unsqueeze(1).repeat_interleave(len(self.temperatures), 1)
+        replicas, swaps = self._exchange(log_density, replicas, generator, steps)
         cold = replicas[:, 0].contiguous()
-        return cold, summarise(
-            log_density, start, cold, extra={"swap_acceptance": swaps}
-        ) if want_info else None
+        extra = {"swap_acceptance": swaps}
+        return cold, summarise(log_density, start, cold, extra=extra) if want_info else None
 
     def _exchange(
         self, log_density: LogDensity, replicas: Tensor, generator: RandomSource, steps: int
@@ -89,14 +87,12 @@ class ParallelTempering(Sampler):
             return (values_of_all(log_density, states) * cold_to_hot).flatten()
 
         for step in range(steps):
-            moved = self.kernel(
-                ladder, (replicas / stretch).flatten(0, 1), generator, steps=self.kernel_steps
-            )
+            flat = (replicas / stretch).flatten(0, 1)
+            moved = self.kernel(ladder, flat, generator, steps=self.kernel_steps)
             replicas = moved.reshape(shape) * stretch
             with torch.no_grad():
-                replicas, chance = self._swap(
-                    values_of_all(log_density, replicas), replicas, cold_to_hot, step % 2, generator
-                )
+                values = values_of_all(log_density, replicas)
+                replicas, chance = self._swap(values, replicas, cold_to_hot, step % 2, generator)
             accepted[step % 2 :: 2] += chance
             offers[step % 2 :: 2] += 1
         return replicas, accepted / offers.clamp_min(1)
@@ -105,9 +101,8 @@ class ParallelTempering(Sampler):
     def _swap(
         values: Tensor, replicas: Tensor, inverse: Tensor, parity: int, generator: RandomSource
     ) -> tuple[Tensor, Tensor]:
-        values = torch.where(torch.isfinite(values), values, -torch.inf).to(
-            torch.promote_types(values.dtype, torch.float32)
-        )
+        precise = torch.promote_types(values.dtype, torch.float32)
+        values = torch.where(torch.isfinite(values), values, -torch.inf).to(precise)
         colder = torch.arange(parity, values.shape[1] - 1, 2, device=values.device)
         hotter = colder + 1
         log_ratio = (inverse[colder] - inverse[hotter]) * (values[:, hotter] - values[:, colder])

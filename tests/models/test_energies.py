@@ -66,7 +66,7 @@ def test_spectral_norm_bounds_the_slope() -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         MLPEnergy(0)
-    with pytest.raises(ValueError, match="unknown activation"):
+    with pytest.raises(ValueError, match="activation must be one of"):
         MLPEnergy(3, activation="sine")
 
 

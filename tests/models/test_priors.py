@@ -143,6 +143,17 @@ def test_the_gradient_under_a_standard_normal_has_the_bits_of_its_formula() -> N
     assert torch.equal(prior.target().state_gradient(z), -(state_gradient(prior.tilt, z) + z))
 
 
+def test_a_chain_of_a_prior_follows_the_gradient_of_autograd() -> None:
+    torch.manual_seed(1)
+    prior = EnergyPrior(MLPEnergy(4, hidden=[16, 16]).double())
+    start = torch.randn(32, 4, dtype=torch.float64)
+    ends = [
+        Langevin(20, 0.3)(density, start, torch.Generator().manual_seed(2))
+        for density in (prior.target(), prior.log_density)
+    ]
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-12)
+
+
 class Waiting:
     pending = True
 

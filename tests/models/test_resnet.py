@@ -83,7 +83,7 @@ def test_double_backward_and_shapes():
 
 
 def test_wrong_sizes_are_named():
-    with pytest.raises(ValueError, match="2 blocks from 4 x 4 reach 16 px, but out_shape has 28"):
+    with pytest.raises(ValueError, match="3 channels with start 4 fit images of 16 px, but out_shape has 28"):
         ResNetGenerator(3, [1, 28, 28], [4, 4, 4])
     with pytest.raises(ValueError, match="norm must be one of batch, group, none"):
         ResNetGenerator(3, [1, 8, 8], [4, 4], norm="layer")
@@ -97,5 +97,5 @@ def test_wrong_sizes_are_named():
         ResNetEnergy([1, 8, 8], [4, 4], [True])
     with pytest.raises(ValueError, match="channels, height and width"):
         ResNetEnergy([64], [4])
-    with pytest.raises(ValueError, match="unknown activation"):
+    with pytest.raises(ValueError, match="activation must be one of"):
         ResNetEnergy([1, 8, 8], [4], activation="swish")

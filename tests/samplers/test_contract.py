@@ -278,17 +278,17 @@ INFO = Info(*[torch.zeros(2)] * 3, torch.zeros(()))
 
 
 @pytest.mark.parametrize(
-    ("returned", "message"),
+    "returned",
     [
-        (PAIR, "a state and an Info"),  # two rows, which Python would unpack
-        (None, "a state and an Info"),
-        ([PAIR, None], "a state and an Info"),
-        ((PAIR, INFO, 1), "a state and an Info"),
-        ((PAIR[:1], INFO), r"a state of shape \(2, 3\), not \(1, 3\)"),
+        PAIR,  # two rows, which Python would unpack
+        None,
+        [PAIR, None],
+        (PAIR, INFO, 1),
+        (PAIR[:1], INFO),
     ],
 )
-def test_a_chain_that_returns_anything_else_is_refused_in_a_line(returned: object, message: str) -> None:
-    sampler = Careless(returned)
+def test_a_chain_that_returns_anything_else_is_refused_in_a_line(returned: object) -> None:
+    sampler, message = Careless(returned), r"a state of shape \(2, 3\) and an Info"
     for call in (sampler, sampler.run):
         with pytest.raises(ValueError, match=f"^Careless._chain must return {message}"):
             call(lambda z: z.sum(dim=1), PAIR)
@@ -297,6 +297,6 @@ def test_a_chain_that_returns_anything_else_is_refused_in_a_line(returned: objec
 def test_a_chain_may_leave_out_the_info_that_nobody_wants() -> None:
     sampler = Careless((PAIR, None))
     assert torch.equal(sampler(lambda z: z.sum(dim=1), PAIR), PAIR)
-    with pytest.raises(ValueError, match="must return a state and an Info"):
+    with pytest.raises(ValueError, match="must return a state of shape .* and an Info"):
         sampler.run(lambda z: z.sum(dim=1), PAIR)
     assert Careless((PAIR, INFO)).run(lambda z: z.sum(dim=1), PAIR)[1] is INFO
