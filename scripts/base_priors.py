@@ -257,20 +257,20 @@ def given_conditions(run: Path, settings: dict[str, Any], data: str | None) -> F
             recalls = [neighbour_rows(target, x[: len(own)])["recall"].mean() for x in (features, own)]
             gains.append(float(recalls[0] - recalls[1]))
         name = f"sharpness {sharpness:g}"
-        found |= alone(**{f"{name}/agrees": sum(agrees) / 10, f"{name}/lowest": min(agrees)})
-        found |= alone(**{f"{name}/recall": sum(gains) / 10, f"{name}/lowest recall": min(gains)})
+        found |= {f"{name}/agrees": sum(agrees) / 10, f"{name}/lowest": min(agrees)}
+        found |= {f"{name}/recall": sum(gains) / 10, f"{name}/lowest recall": min(gains)}
     rows, seen = test.spread(200, 0), torch.arange(28)[:, None].expand(1, 28, 28) < 14
     x, truth = rows.all(), torch.tensor(rows.columns["label"])
     for fill, name in ((-1.0, "black"), (0.0, "grey")):
         masked = model.reconstruct(torch.where(seen, x, fill), generator=noise)
-        found |= alone(**{f"masked {name}": float((judged(masked)[1] == truth).double().mean())})
+        found[f"masked {name}"] = float((judged(masked)[1] == truth).double().mean())
     right = []
     for image, digit in zip(x, truth, strict=True):
         given = Observed(image, seen, 1.0, likelihood=model.likelihood)
         start = prior[torch.randperm(len(prior), generator=noise)[:256]]
         right.append(judged(model.decode(draw_given(density, given, start, 8, noise).z))[1] == digit)
-    found |= alone(completions=float(torch.stack(right).any(dim=1).double().mean()))
-    return found | alone(each=float(torch.stack(right).double().mean()))
+    found["completions"] = float(torch.stack(right).any(dim=1).double().mean())
+    return alone(**found, each=float(torch.stack(right).double().mean()))
 
 
 def half_width(values: Any) -> float:

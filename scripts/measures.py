@@ -203,6 +203,7 @@ def stages(model: Any) -> Iterator[Row]:
 
 def judged(model: Any, module: Any, gain: Callable[[Tensor], Tensor] | None, bounds: Any = None) -> Figures:
     """Return sample quality, bounds if any, and the mean gain of a prior at the codes of test verses."""
+    model.sentences.adopt(module.vocabulary)
     quality, gains = SampleQuality(n=3000, steps=400), []
     for judge in filter(None, (bounds, quality)):
         judge.begin(model)
@@ -220,20 +221,13 @@ def judged(model: Any, module: Any, gain: Callable[[Tensor], Tensor] | None, bou
     return found
 
 
-def verses(run: Path, data: str | None) -> tuple[Any, Any]:
-    """Return the model of a run, which reads the verses of the data, and the data."""
-    model, module = opened(run, data)
-    model.sentences.adopt(module.vocabulary)
-    return model, module
-
-
 @torch.no_grad()
 def sentences(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return bounds on the likelihood from the encoder's Gaussians, and sample quality.
 
     With an energy, ``gain`` is the mean of ``log p(z) - log N(z; 0, I)`` at the codes of test verses.
     """
-    model, module = verses(run, data)
+    model, module = opened(run, data)
     gain = None if model.prior.is_exact else lambda z: -model.prior.energy(z)
     return judged(model, module, gain, LikelihoodBounds(n=VERSES, chains=BOUND_DRAWS, start="posterior"))
 
@@ -241,7 +235,7 @@ def sentences(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 @torch.no_grad()
 def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Measure a mixture of Gaussians on the codes of a run of the plan `pulls`: samples and gain."""
-    model, module = verses(run.parent / f"pulls-{settings['pull']}-{settings['seed_everything']}", data)
+    model, module = opened(run.parent / f"pulls-{settings['pull']}-{settings['seed_everything']}", data)
     parts = [
         model.encode(module.train.tokens(rows.numpy()), generator=Noise.samples(0, "mixture", index=rows))
         for rows in torch.arange(FITTED).split(500)
@@ -297,10 +291,6 @@ def sampled(model: Any, n: int, steps: int) -> list[Tensor]:
     return [model.sample(500, steps=steps, generator=own) for own in noise]
 
 
-def spread(z: Tensor) -> float:
-    return float(z.square().mean().sqrt())
-
-
 def last_weights(model: Any, far: Callable[..., list[Any]], train: Tensor, test: Tensor) -> Figures:
     """Return the figures of a timed cell from the last weights."""
     model.eval()
@@ -318,7 +308,8 @@ def last_weights(model: Any, far: Callable[..., list[Any]], train: Tensor, test:
     steps = {"Variational": 0, "Taught": 20}.get(type(model.inference).__name__, 500)
     z = codes(model, test, noise_of("encode"), steps)
     with torch.no_grad():
-        return found | alone(mse=float((model.decode(z) - test).square().mean()), spread=spread(z))
+        mse = float((model.decode(z) - test).square().mean())
+    return found | alone(mse=mse, spread=float(z.square().mean().sqrt()))
 
 
 def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
@@ -339,7 +330,7 @@ def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     def look(model: Any) -> dict[str, float]:
         model.eval()
         z = model.encode(test[:500], generator=noise_of("encode")(0))
-        found = {"distance": far(sampled(model, 2_000, 60))[0], "spread": spread(z)}
+        found = {"distance": far(sampled(model, 2_000, 60))[0], "spread": float(z.square().mean().sqrt())}
         model.train()
         return found
 
