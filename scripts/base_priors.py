@@ -1,9 +1,8 @@
-"""Priors for the codes of a trained model: a mixture, the mixture with an energy, and two rivals.
+"""Cells of studies/base.yaml, datasets.yaml and conditions.yaml: priors for the codes of a trained model.
 
-`scripts/measures.py` calls `priors`, `given_priors` and `base_alone` for the cells of studies/base.yaml. The
-generator and the encoder stay fixed. Every prior is fitted to one draw of the encoder per training image. The
-rivals are the mixture of scikit-learn, as fitted by GaussianMixtureSampler of pythae, and a neural spline
-flow of zuko, trained for the CPU seconds of the mixture and its energy together."""
+The generator and the encoder stay fixed. Every prior is fitted to one draw of the encoder per training image.
+The rivals of a mixture with an energy are the mixture of scikit-learn, as fitted by GaussianMixtureSampler of
+pythae, and a neural spline flow of zuko, trained for the CPU seconds of the mixture and its energy."""
 
 from __future__ import annotations
 
@@ -180,8 +179,7 @@ def priors(
 
     dim = train.shape[1]
     found["distance/reconstructions"] = far(train[:n])
-    unit = torch.distributions.Normal(0.0, 1.0)
-    found["nats/normal"] = _nats(unit.log_prob(test).sum(1))
+    found["nats/normal"] = _nats(torch.distributions.Normal(0.0, 1.0).log_prob(test).sum(1))
     found["distance/normal"] = far(torch.randn(n, dim, generator=noise))
     if not fits:
         return found
@@ -199,11 +197,10 @@ def priors(
     with torch.no_grad():
         share = weight_ess(clean_log_weights(-network(base.reference(20_000, noise)).double())) / 20_000
     found |= alone(**{"seconds/energy": more}, share=float(share))
-    samplers = {"metropolis": IndependenceMetropolis(40), "mala": MALA(60, 0.3)}
-    for name, sampler in samplers.items():
-        if isinstance(sampler, MALA):
-            sampler.warm_up(prior.target(), base.reference(256, noise), noise)
-        found[f"distance/{name}"] = far(sampler(prior.target(), base.reference(n, noise), noise))
+    mala, target = MALA(60, 0.3), prior.target()
+    found["distance/metropolis"] = far(IndependenceMetropolis(40)(target, base.reference(n, noise), noise))
+    mala.warm_up(target, base.reference(256, noise), noise)
+    found["distance/mala"] = far(mala(target, base.reference(n, noise), noise))
 
     for count in (10, 50):
         rival = mixture.GaussianMixture(count, random_state=seed)

@@ -27,6 +27,7 @@ from lebm.data import open_images
 
 TRAIN, TEST, OTHERS, SIDE, DIM, BATCH = 1_000, 200, 500, 128, 64, 200
 """Images per class, pictures of noise and of textures, pixels that the network sees, coordinates, batch."""
+Rows = np.ndarray
 
 
 @torch.no_grad()
@@ -95,9 +96,6 @@ def embedded_anomalies(run: Path, settings: dict[str, Any], data: str | None) ->
     for name in [name.removesuffix("/0") for name in found if name.endswith("/rest/0")]:
         found[name] = float(np.mean([found[f"{name}/{normal}"] for normal in range(10)]))
     return alone(**found)
-
-
-Rows = np.ndarray
 
 
 def aurocs(

@@ -139,13 +139,12 @@ def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     for name, density, z, half in (*gaussians(train), one_classifier(train), *stages(model)):
         with torch.no_grad():
             drawn = [model.decode(part) for part in z.split(500)]
+            nats = None if density is None else density(test).double()
         found[f"{name}/distance"] = far(drawn)
         if dual is not None:
             revised = [dual.revise_images(part, Noise([(7, "revise", i)])) for i, part in enumerate(drawn)]
             found[f"{name}/distance/revised"] = far(revised)
-        if density is not None:
-            with torch.no_grad():
-                nats = density(test).double()
+        if nats is not None:
             found[f"{name}/log_density"] = around(float(nats.mean()), half + half_width(nats))
     return found
 
