@@ -1,17 +1,16 @@
-"""Priors for the codes of a trained model: a mixture, the mixture with an energy, and two rivals.
+"""Cells of studies/base.yaml, datasets.yaml and conditions.yaml: priors for the codes of a trained model.
 
-`scripts/measures.py` calls `priors`, `given_priors` and `base_alone` for the cells of studies/base.yaml. The
-generator and the encoder stay fixed. Every prior is fitted to one draw of the encoder per training image. The
-rivals are the mixture of scikit-learn, as fitted by GaussianMixtureSampler of pythae, and a neural spline
-flow of zuko, trained for the CPU seconds of the mixture and its energy together."""
+The generator and the encoder stay fixed. Every prior is fitted to one draw of the encoder per training image.
+The rivals of a mixture with an energy are the mixture of scikit-learn, as fitted by GaussianMixtureSampler of
+pythae, and a neural spline flow of zuko, trained for the CPU seconds of the mixture and its energy."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,6 @@ from lebm.models import EnergyPrior, GaussianMixture, LatentClassifier, MLPEnerg
 from lebm.samplers import MALA, IndependenceMetropolis, Noise
 from lebm.samplers.importance import clean_log_weights, weight_ess
 
-DISTANCE = "frechet_distance/digits64"
-GIVEN = "pretrained/multistage_nce-mnist_conv"
 WEIGHTS = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """The SHA-256 digest of the weights of EfficientNet-Lite0 (Apache License 2.0)."""
 DRAWS = 20_000
@@ -50,6 +47,13 @@ def timed(work: Callable[..., Any], *given: Any) -> tuple[Any, float]:
     """Return a result and its CPU seconds."""
     begun = time.process_time()
     return work(*given), time.process_time() - begun
+
+
+def opened(run: Path | str, data: str | None) -> tuple[Any, Any]:
+    """Return the model of a run, and its data with their splits."""
+    model, module = lebm.load(run).eval(), reopen(run, data)
+    module.setup()
+    return model, module
 
 
 @torch.no_grad()
@@ -83,11 +87,10 @@ def to_training(
 ) -> Callable[[Iterable[Tensor]], list[float | None]]:
     """Return the distance of draws, given in parts, from training images: a figure without an interval."""
     with torch.no_grad():
-        known = (features(batch["x"]) for batch in batches(rows, 500, device))
-        first = next(known)
-        distance = FrechetDistance(first.shape[1])
-        for part in itertools.chain([first], known):
-            distance.update(part, real=True)
+        known = [features(batch["x"]) for batch in batches(rows, 500, device)]
+    distance = FrechetDistance(known[0].shape[1])
+    for part in known:
+        distance.update(part, real=True)
 
     def far(parts: Iterable[Tensor]) -> list[float | None]:
         distance.reset()
@@ -104,24 +107,34 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
 
     There are as many draws as in the image suite, because a distance is larger with fewer.
     """
-    far, model, images = _from_training(run, None)
-    return {**alone(**{f"{DISTANCE}/base": far(_base(model), 0)}), "gain": _test_gain(model, images)}
+    _, base, far, gained = _with_its_base(run, None)
+    return {**alone(**{f"{DigitFeatures.figure}/base": far(base, 0)}), "gain": gained}
 
 
 def shipped(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return the figures of :func:`base_alone` and distances of the whole model, over three sets of draws."""
-    far, model, images = _from_training(settings["model"], data)
-    found = {"gain": _test_gain(model, images)}
-    for name, drawn in ((DISTANCE, model), (f"{DISTANCE}/base", _base(model))):
+    model, base, far, gained = _with_its_base(settings["model"], data)
+    found = {"gain": gained}
+    for name, drawn in (("", model), ("/base", base)):
         each = [far(drawn, seed) for seed in range(3)]
-        found[name] = [sum(each) / 3, min(each), max(each)]
+        found[DigitFeatures.figure + name] = [sum(each) / 3, min(each), max(each)]
     return found
 
 
-def _test_gain(model: Any, images: Any) -> list[float]:
-    """Return the gain of the prior of a model on encodings of test images."""
+def _with_its_base(run: str | Path, data: str | None) -> tuple[Any, Any, Callable[..., float], list[float]]:
+    """Return a model, its base alone, the distance of draws under a seed, and the gain on test images."""
+    model, images = opened(run, data)
+    distance = to_training(images.train, model.device, DigitFeatures())
+    base = copy.deepcopy(model)
+    base.fit_base.steps = 0  # as before the first fit of the base, so without the energy
+
+    @torch.no_grad()
+    def far(drawn: Any, seed: int) -> float:
+        x = drawn.sample(Settings.n_samples, generator=torch.Generator().manual_seed(seed))
+        return distance(x.split(500))[0]
+
     z = codes(model, images.test, lambda i: Noise([(500 * i, "gain", 0)]))
-    return gain(model.prior, z, torch.Generator().manual_seed(0))
+    return model, base, far, gain(model.prior, z, torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
@@ -133,89 +146,40 @@ def gain(prior: Any, z: Tensor, noise: torch.Generator) -> list[float]:
 
 def _nats(values: Tensor, half: float = 0.0) -> list[float]:
     """Return the mean of values in nats with its interval; ``half`` is the width of another error."""
-    mean, half = float(values.double().mean()), math.hypot(half, half_width(values))
-    return [mean, mean - half, mean + half]
-
-
-def _from_training(run: str | Path, data: str | None) -> tuple[Callable[[Any, int], float], Any, Any]:
-    """Return the distance of samples of a model under a seed from training images, the model and its data."""
-    model, images = lebm.load(run), reopen(run, data)
-    images.setup()
-    distance = to_training(images.train, model.device, DigitFeatures())
-
-    @torch.no_grad()
-    def far(drawn: Any, seed: int) -> float:
-        x = drawn.sample(Settings.n_samples, generator=torch.Generator().manual_seed(seed))
-        return distance(x.split(500))[0]
-
-    return far, model, images
-
-
-def _base(model: Any) -> Any:
-    """Return a copy of the model without its energy, as before the first fit of the base."""
-    without = copy.deepcopy(model)
-    without.fit_base.steps = 0
-    return without
-
-
-def given_priors(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Return the figures of :func:`priors` for a packaged model."""
-    return priors(GIVEN, settings, data)
-
-
-def priors_elsewhere(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Return the figures of :func:`priors` for other images: 5,000 draws, 20,000 training images."""
-    return priors(run, settings, data, ImageNetFeatures(), 5_000, 20_000)
-
-
-def normal_elsewhere(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Return the figures of :func:`priors_elsewhere` without a fit: draws of N(0, I)."""
-    return priors(run, settings, data, ImageNetFeatures(), 5_000, 20_000, fits=False)
+    return around(float(values.double().mean()), math.hypot(half, half_width(values)))
 
 
 def priors(
-    run: Path | str,
-    settings: dict[str, Any],
-    data: str | None,
-    features: nn.Module | None = None,
-    n: int = DRAWS,
-    real: int | None = None,
-    fits: bool = True,
+    run: Path | str, settings: dict[str, Any], data: str | None, elsewhere: bool = False, fits: bool = True
 ) -> Figures:
     """Return all figures of a cell, each with its 95% interval where known.
 
-    Distances compare ``n`` draws with ``real`` training images, all if ``None``.
+    For other images than digits, ``elsewhere``, 5,000 draws are compared with 20,000 training images.
+    Without ``fits``, the only prior is N(0, I).
     """
-    seed = settings["seed_everything"]
+    features, seed = ImageNetFeatures() if elsewhere else DigitFeatures(), settings["seed_everything"]
     torch.manual_seed(seed)
     noise = torch.Generator().manual_seed(seed)
-    model = lebm.load(run).eval()
-    images = reopen(run, data)
-    images.setup()
+    model, images = opened(run, data)
     train = codes(model, images.train, lambda number: Noise([(7, "train", number)]))
     test = codes(model, images.test, lambda number: Noise([(7, "test", number)]))
     train = train[torch.randperm(len(train), generator=noise)]
-    compared = images.train if real is None else Subset(images.train, range(real))
-    distance = to_training(compared, model.device, features or DigitFeatures())
+    n, compared = (5_000, Subset(images.train, range(20_000))) if elsewhere else (DRAWS, images.train)
+    distance = to_training(compared, model.device, features)
     found: Figures = {}
-    if features is not None:
-        error = [
-            batch["x"] - model.decode(test[500 * i :][:500])
-            for i, batch in enumerate(batches(images.test, 500, model.device))
-        ]
-        mse = torch.cat([part.square().flatten(1).mean(dim=1) for part in error])
-        found["mse"] = [float(mse.mean()), None, None]
-        found["distance/other images"] = distance(
-            batch["x"] for batch in batches(Subset(images.test, range(n)), 500, model.device)
-        )
+    if elsewhere:
+        pairs = zip(batches(images.test, 500, model.device), test.split(500), strict=True)
+        error = [(batch["x"] - model.decode(z)).square().flatten(1).mean(dim=1) for batch, z in pairs]
+        others = batches(Subset(images.test, range(n)), 500, model.device)
+        found = alone(mse=float(torch.cat(error).mean()))
+        found["distance/other images"] = distance(batch["x"] for batch in others)
 
     def far(draws: Tensor) -> list[float | None]:
         return distance(map(model.decode, draws.split(500)))
 
     dim = train.shape[1]
     found["distance/reconstructions"] = far(train[:n])
-    unit = torch.distributions.Normal(0.0, 1.0)
-    found["nats/normal"] = _nats(unit.log_prob(test).sum(1))
+    found["nats/normal"] = _nats(torch.distributions.Normal(0.0, 1.0).log_prob(test).sum(1))
     found["distance/normal"] = far(torch.randn(n, dim, generator=noise))
     if not fits:
         return found
@@ -224,7 +188,7 @@ def priors(
     _, seconds = timed(base.fit, train, noise)
     with torch.no_grad():
         found["nats/base"] = _nats(base.log_density(test))
-    found |= {"seconds/base": [seconds, None, None], "distance/base": far(base.reference(n, noise))}
+    found |= alone(**{"seconds/base": seconds}) | {"distance/base": far(base.reference(n, noise))}
 
     network = MLPEnergy(dim, hidden=[400, 400], activation="gelu", output_bias=True)
     _, more = timed(logistic, train, base.reference, network, CLASSIFIER, noise)
@@ -232,23 +196,30 @@ def priors(
     found["nats/gain"] = gain(prior, test, noise)
     with torch.no_grad():
         share = weight_ess(clean_log_weights(-network(base.reference(20_000, noise)).double())) / 20_000
-    found |= {"seconds/energy": [more, None, None], "share": [float(share), None, None]}
-    samplers = {"metropolis": IndependenceMetropolis(40), "mala": MALA(60, 0.3)}
-    for name, sampler in samplers.items():
-        if isinstance(sampler, MALA):
-            sampler.warm_up(prior.target(), base.reference(256, noise), noise)
-        found[f"distance/{name}"] = far(sampler(prior.target(), base.reference(n, noise), noise))
+    found |= alone(**{"seconds/energy": more}, share=float(share))
+    mala, target = MALA(60, 0.3), prior.target()
+    found["distance/metropolis"] = far(IndependenceMetropolis(40)(target, base.reference(n, noise), noise))
+    mala.warm_up(target, base.reference(256, noise), noise)
+    found["distance/mala"] = far(mala(target, base.reference(n, noise), noise))
 
     for count in (10, 50):
         rival = mixture.GaussianMixture(count, random_state=seed)
         _, took = timed(rival.fit, train.numpy())
-        found[f"nats/sklearn {count}"] = _nats(torch.from_numpy(rival.score_samples(test.numpy())))
-        drawn = torch.from_numpy(rival.sample(n)[0]).float()
-        found |= {f"seconds/sklearn {count}": [took, None, None], f"distance/sklearn {count}": far(drawn)}
+        found[f"nats/sklearn {count}"] = _nats(nats_of(rival, test))
+        found[f"distance/sklearn {count}"] = far(torch.from_numpy(rival.sample(n)[0]).float())
+        found |= alone(**{f"seconds/sklearn {count}": took})
     flow_log_prob, flow_draws, took = flow(train, n, seconds + more, noise)
     found["nats/flow"] = _nats(flow_log_prob(test))
-    found |= {"seconds/flow": [took, None, None], "distance/flow": far(flow_draws)}
-    return found
+    return found | alone(**{"seconds/flow": took}) | {"distance/flow": far(flow_draws)}
+
+
+def given_priors(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
+    """Return the figures of :func:`priors` for a packaged model."""
+    return priors("pretrained/multistage_nce-mnist_conv", settings, data)
+
+
+priors_elsewhere = partial(priors, elsewhere=True)
+normal_elsewhere = partial(priors, elsewhere=True, fits=False)
 
 
 def given_conditions(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
@@ -283,25 +254,35 @@ def given_conditions(run: Path, settings: dict[str, Any], data: str | None) -> F
             recalls = [neighbour_rows(target, x[: len(own)])["recall"].mean() for x in (features, own)]
             gains.append(float(recalls[0] - recalls[1]))
         name = f"sharpness {sharpness:g}"
-        found |= alone(**{f"{name}/agrees": sum(agrees) / 10, f"{name}/lowest": min(agrees)})
-        found |= alone(**{f"{name}/recall": sum(gains) / 10, f"{name}/lowest recall": min(gains)})
+        found |= {f"{name}/agrees": sum(agrees) / 10, f"{name}/lowest": min(agrees)}
+        found |= {f"{name}/recall": sum(gains) / 10, f"{name}/lowest recall": min(gains)}
     rows, seen = test.spread(200, 0), torch.arange(28)[:, None].expand(1, 28, 28) < 14
     x, truth = rows.all(), torch.tensor(rows.columns["label"])
     for fill, name in ((-1.0, "black"), (0.0, "grey")):
         masked = model.reconstruct(torch.where(seen, x, fill), generator=noise)
-        found |= alone(**{f"masked {name}": float((judged(masked)[1] == truth).double().mean())})
+        found[f"masked {name}"] = float((judged(masked)[1] == truth).double().mean())
     right = []
     for image, digit in zip(x, truth, strict=True):
         given = Observed(image, seen, 1.0, likelihood=model.likelihood)
         start = prior[torch.randperm(len(prior), generator=noise)[:256]]
         right.append(judged(model.decode(draw_given(density, given, start, 8, noise).z))[1] == digit)
-    found |= alone(completions=float(torch.stack(right).any(dim=1).double().mean()))
-    return found | alone(each=float(torch.stack(right).double().mean()))
+    found["completions"] = float(torch.stack(right).any(dim=1).double().mean())
+    return alone(**found, each=float(torch.stack(right).double().mean()))
 
 
 def half_width(values: Any) -> float:
     """Return half the width of the 95% interval of a mean of independent values."""
     return 1.96 * float(values.std()) / len(values) ** 0.5
+
+
+def around(middle: float, half: float) -> list[float]:
+    """Return a figure with its interval."""
+    return [middle, middle - half, middle + half]
+
+
+def nats_of(fitted: mixture.GaussianMixture, z: Tensor) -> Tensor:
+    """Return the log-density of a mixture of scikit-learn, ``(N,)``."""
+    return torch.from_numpy(fitted.score_samples(z.numpy()))
 
 
 def alone(**values: float) -> Figures:

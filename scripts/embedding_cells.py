@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lebm.data import open_images
 
 TRAIN, TEST, OTHERS, SIDE, DIM, BATCH = 1_000, 200, 500, 128, 64, 200
 """Images per class, pictures of noise and of textures, pixels that the network sees, coordinates, batch."""
+Rows = np.ndarray
 
 
 @torch.no_grad()
@@ -33,12 +35,6 @@ def embed(features: ImageNetFeatures, images: np.ndarray) -> np.ndarray:
     """Return features ``(N, 1280)`` of images ``(N, 3, H, W)`` ``uint8``."""
     parts = torch.from_numpy(np.ascontiguousarray(images)).split(50)
     return torch.cat([features(part / 127.5 - 1) for part in parts]).numpy()
-
-
-def head(features: ImageNetFeatures) -> np.ndarray:
-    """Return the directions ``(1280, 64)`` of the features with the largest weights in the classifier."""
-    weight = features.network._fc.weight.detach().numpy()
-    return np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2][:DIM].T
 
 
 def noise_pictures(count: int) -> np.ndarray:
@@ -73,7 +69,8 @@ def embeddings(folder: Path, data: str) -> dict[str, np.ndarray]:
             chosen = np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(10)]))
             found[split] = embed(model, np.asarray(rows.images)[chosen])
             found[f"{split}_label"] = labels[chosen]
-        found["directions"] = head(model)
+        weight = model.network._fc.weight.detach().numpy()  # of the ImageNet classifier
+        found["directions"] = np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2][:DIM].T
         found["noise"] = embed(model, noise_pictures(OTHERS))
         found["textures"] = embed(model, textures(OTHERS))
         np.savez(path, **found)
@@ -90,32 +87,25 @@ def embedded_anomalies(run: Path, settings: dict[str, Any], data: str | None) ->
     """
     rows, seed = embeddings(run.parent, str(data)), settings["seed_everything"]
     rows |= {name: unit(rows[name]) for name in ("train", "test", "noise", "textures")}
-    directions = rows["directions"]
+    score = partial(aurocs, directions=rows["directions"], run=run, seed=seed)
     found: dict[str, float] = {}
     for normal in range(10):
         seen, inside = rows["train_label"] == normal, rows["test_label"] == normal
-        sets = {f"rest/{normal}": rows["test"][~inside]}
-        found |= judged(rows["train"][seen], rows["test"][inside], sets, directions, run, seed)
-    sets = {name: rows[name] for name in ("noise", "textures")}
-    found |= judged(rows["train"], rows["test"], sets, directions, run, seed)
+        found |= score(rows["train"][seen], rows["test"][inside], {f"rest/{normal}": rows["test"][~inside]})
+    found |= score(rows["train"], rows["test"], {name: rows[name] for name in ("noise", "textures")})
     for name in [name.removesuffix("/0") for name in found if name.endswith("/rest/0")]:
         found[name] = float(np.mean([found[f"{name}/{normal}"] for normal in range(10)]))
     return alone(**found)
 
 
-def judged(
-    full: np.ndarray,
-    inside: np.ndarray,
-    sets: dict[str, np.ndarray],
-    directions: np.ndarray,
-    run: Path,
-    seed: int,
+def aurocs(
+    full: Rows, inside: Rows, sets: dict[str, Rows], directions: Rows, run: Path, seed: int
 ) -> dict[str, float]:
     """Return the AUROC of scores fitted to 80% of some rows: sets of anomalies against normal rows."""
     full = full[np.random.default_rng(seed).permutation(len(full))[: len(full) * 4 // 5]]
     units = StandardScaler().fit(full @ directions)
 
-    def reduced(z: np.ndarray) -> np.ndarray:
+    def reduced(z: Rows) -> Rows:
         return np.float32(units.transform(z @ directions))
 
     rows = reduced(full)
@@ -123,7 +113,7 @@ def judged(
     energy, stages = (trained(f"{method}/vectors", run, seed) for method in ("latent_mle", "multistage_nce"))
 
     @torch.no_grad()
-    def base(z: np.ndarray) -> np.ndarray:
+    def base(z: Rows) -> Rows:
         return -energy.prior.base.log_density(energy.encode(torch.from_numpy(z))).double().numpy()
 
     scores = {
@@ -161,14 +151,13 @@ def neighbours(z: np.ndarray, count: int = 5) -> Callable[[np.ndarray], np.ndarr
 def mixture(z: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return minus the log-density of the mixture that is best on a tenth of the rows."""
     held, rest = np.split(z, [len(z) // 10])
-    fitted = {
-        (count, kind): GaussianMixture(count, covariance_type=kind, reg_covar=1e-3, random_state=seed)
+    candidates = [
+        GaussianMixture(count, covariance_type=kind, reg_covar=1e-3, random_state=seed)
         for count in (1, 2, 5, 10)
         for kind in ("full", "diag")
-    }
-    best = max(fitted, key=lambda key: fitted[key].fit(rest).score(held))
-    final = fitted[best].fit(z)
-    return lambda at: -final.score_samples(at)
+    ]
+    best = max(candidates, key=lambda one: one.fit(rest).score(held)).fit(z)
+    return lambda at: -best.score_samples(at)
 
 
 def trained(recipe: str, run: Path, seed: int) -> Any:

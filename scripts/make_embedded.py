@@ -7,14 +7,14 @@
 PATH_TO_MNIST is a folder with the parquet files of ``ylecun/mnist``, and PATH_TO_KJV one with ``train.txt``,
 ``validation.txt`` and ``test.txt``, one verse of the King James Bible per line. A fixed seed chooses the
 rows. Test rows come from test splits, and validation images from the training split. Equal input gives equal
-files under equal versions. ``--out`` sets another folder than the package."""
+files under equal versions."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ FEATURES = {
     "label": {"names": [str(digit) for digit in range(DIGITS)], "_type": "ClassLabel"},
 }
 EPOCHS, BATCH, RATE, SHIFT = 4, 128, 3e-3, 2
+EMBEDDED = Path(__file__).parents[1] / "lebm" / "data" / "embedded"
 
 
 def table(folder: Path, split: str) -> pa.Table:
@@ -43,13 +44,9 @@ def table(folder: Path, split: str) -> pa.Table:
 
 def balanced(labels: np.ndarray, sizes: list[int], source: np.random.RandomState) -> list[np.ndarray]:
     """Return disjoint sets of rows of the given sizes, balanced over the digits, in ascending order."""
-    parts: list[list[np.ndarray]] = [[] for _ in sizes]
-    for digit in range(DIGITS):
-        rows = source.permutation(np.flatnonzero(labels == digit))
-        ends = np.cumsum([size // DIGITS for size in sizes])
-        for part, own in zip(parts, np.split(rows, ends), strict=False):
-            part.append(own)
-    return [np.sort(np.concatenate(part)) for part in parts]
+    orders = [source.permutation(np.flatnonzero(labels == digit)) for digit in range(DIGITS)]
+    parts = [np.split(rows, np.cumsum(sizes) // DIGITS)[:-1] for rows in orders]
+    return [np.sort(np.concatenate(part)) for part in zip(*parts, strict=True)]
 
 
 def recoded(png: bytes) -> bytes:
@@ -64,7 +61,7 @@ def write(made: pa.Table, file: Path) -> None:
     print(f"{file}: {len(made)} rows, {file.stat().st_size} bytes")
 
 
-def mnist(folder: Path, out: Path) -> None:
+def mnist(folder: Path) -> None:
     source = np.random.RandomState(SEED)
     train, test = table(folder, "train"), table(folder, "test")
     train_rows, validation_rows = balanced(train["label"].to_numpy(), [8000, 1000], source)
@@ -78,17 +75,17 @@ def mnist(folder: Path, out: Path) -> None:
         chosen = whole.take(pa.array(rows))
         images = [{"bytes": recoded(image["bytes"].as_py()), "path": None} for image in chosen["image"]]
         columns = {"image": images, "label": chosen["label"].to_pylist()}
-        write(pa.table(columns, schema=schema), out / f"mnist_{split}.parquet")
+        write(pa.table(columns, schema=schema), EMBEDDED / f"mnist_{split}.parquet")
 
 
-def verses(folder: Path, out: Path) -> None:
+def verses(folder: Path) -> None:
     chance, seen = random.Random(SEED), set()
     for split, size in {"train": 4000, "validation": 300, "test": 300}.items():
         lines = (folder / f"{split}.txt").read_text(encoding="utf-8").splitlines()
         own = [line for line in dict.fromkeys(lines) if line not in seen]
         seen.update(lines)  # some verses occur more than once
         short = [line for line in own if 0 < len(line.split()) <= LONGEST]
-        write(pa.table({"text": chance.sample(short, size)}), out / f"verses_{split}.parquet")
+        write(pa.table({"text": chance.sample(short, size)}), EMBEDDED / f"verses_{split}.parquet")
 
 
 def shifted(x: Tensor, source: torch.Generator) -> Tensor:
@@ -100,7 +97,7 @@ def shifted(x: Tensor, source: torch.Generator) -> Tensor:
     return moved.unsqueeze(1)
 
 
-def features(folder: Path, out: Path) -> None:
+def features(folder: Path) -> None:
     """Train the digit network on the labelled training images, and count errors on test images."""
     torch.manual_seed(SEED)
     source = torch.Generator().manual_seed(SEED)
@@ -119,23 +116,15 @@ def features(folder: Path, out: Path) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-    file = out / DIGIT_WEIGHTS.name
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, file)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, DIGIT_WEIGHTS)
     with torch.no_grad():
         right = network(images["test"]).argmax(dim=1) == labels["test"]
-    print(f"{file}: {file.stat().st_size} bytes, test accuracy {100 * right.double().mean():.2f} %")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["mnist", "verses", "features"])
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--out", type=Path)
-    chosen = parser.parse_args()
-    embedded = Path(__file__).parents[1] / "lebm" / "data" / "embedded"
-    out = chosen.out or (DIGIT_WEIGHTS.parent if chosen.what == "features" else embedded)
-    {"mnist": mnist, "verses": verses, "features": features}[chosen.what](chosen.source, out)
+    size, accuracy = DIGIT_WEIGHTS.stat().st_size, 100 * right.double().mean()
+    print(f"{DIGIT_WEIGHTS}: {size} bytes, test accuracy {accuracy:.2f} %")
 
 
 if __name__ == "__main__":
-    main()
+    made = {"mnist": mnist, "verses": verses, "features": features}
+    if len(sys.argv) != 3 or sys.argv[1] not in made:
+        raise SystemExit(__doc__)
+    made[sys.argv[1]](Path(sys.argv[2]))

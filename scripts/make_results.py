@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 
 from lebm.study import Study, grid
 
 ROOT = Path(__file__).resolve().parents[1]
-Blocks = Mapping[str, Callable[[], str]]
 FIELD = re.compile(r"^# (Trains|Aims at|Settings|Data|Protocol|Weights|Status|Run|Override)\b *(.*)", re.M)
 SECTIONS = {
     "quickstart": "Quickstart",
@@ -37,13 +36,6 @@ def header(text: str) -> dict[str, str]:
     return {"title": joined.split("\n")[0].removeprefix("# "), **dict(FIELD.findall(joined))}
 
 
-def recipes() -> dict[str, dict[str, str]]:
-    """Return the headers by name of every recipe except overlays and blocks of data."""
-    root = ROOT / "recipes"
-    names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")}
-    return {name: header(names[name].read_text()) for name in sorted(names) if name.split("/")[0] in SECTIONS}
-
-
 def method(name: str) -> str:
     """Return the page of the method that a recipe trains."""
     text = (ROOT / "recipes" / f"{name}.yaml").read_text()
@@ -59,46 +51,47 @@ def picture(name: str) -> str:
     return next((file for file in names if (ROOT / "docs" / "images" / file).exists()), "")
 
 
-def linked(status: str) -> str:
-    """Return a status with links to the pages that it names."""
-    status = re.sub(r"docs/((?:\w+/)?(\w+)\.md)", r"[\2](\1)", status)
-    return f"{status[0].upper()}{status[1:]}"
-
-
-def card(name: str, fields: dict[str, str]) -> list[str]:
-    """Return the lines of one card, an item of a list."""
-    lines = [f"### {name}", ""]
-    if file := picture(name):
-        lines += [f"![{name}](images/{file})", ""]
-    lines += [f"**{fields['title']}**", "", f"Trains {fields['Trains']}", "", linked(fields["Status"]), ""]
-    lines += ["```sh", *fields["Run"].split(" && "), "```", ""]
-    return [*lines, f"[recipe](../recipes/{name}.yaml) · [method]({method(name)})"]
+def card(name: str, fields: dict[str, str]) -> str:
+    """Return a card, an item of a list, whose status links the pages that it names."""
+    status, file = re.sub(r"docs/((?:\w+/)?(\w+)\.md)", r"[\2](\1)", fields["Status"]), picture(name)
+    parts = [
+        f"### {name}",
+        *([f"![{name}](images/{file})"] if file else []),
+        f"**{fields['title']}**",
+        f"Trains {fields['Trains']}",
+        f"{status[0].upper()}{status[1:]}",
+        "\n".join(["```sh", *fields["Run"].split(" && "), "```"]),
+        f"[recipe](../recipes/{name}.yaml) · [method]({method(name)})",
+    ]
+    return "-   " + indent("\n\n".join(parts), "    ").lstrip()
 
 
 def cards() -> str:
     """Return the cards and tables below the introduction of the gallery."""
-    headers = recipes()
-    lines = []
+    root, parts = ROOT / "recipes", []
+    files = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.yaml"))}
     for folder, title in SECTIONS.items():
-        mine = [name for name in headers if name.split("/")[0] == folder]
-        unrun = [name for name in mine if headers[name]["Status"].startswith("not yet run")]
-        lines += [f"## {title}", "", '<div class="grid cards" markdown>', ""]
-        for name in sorted(set(mine) - set(unrun), key=lambda name: (not picture(name), name)):
-            first, *rest = card(name, headers[name])
-            lines += [f"-   {first}", *(f"    {line}".rstrip() for line in rest), ""]
-        lines += ["</div>", ""]
+        own = {name: header(files[name].read_text()) for name in files if name.split("/")[0] == folder}
+        unrun = [name for name, fields in own.items() if fields["Status"].startswith("not yet run")]
+        run = sorted(own.keys() - unrun, key=lambda name: (not picture(name), name))
+        parts += [f"## {title}", '<div class="grid cards" markdown>']
+        parts += [*(card(name, own[name]) for name in run), "</div>"]
         if unrun:
-            rows = [[f"[`{name}`](../recipes/{name}.yaml)", headers[name]["title"]] for name in unrun]
-            lines += [grid(["not yet run at full length", ""], rows), ""]
-    return "\n".join(lines).strip()
+            rows = [[f"[`{name}`](../recipes/{name}.yaml)", own[name]["title"]] for name in unrun]
+            parts.append(grid(["not yet run at full length", ""], rows))
+    return "\n\n".join(parts)
 
 
-def publish(blocks: Blocks, check: bool) -> list[str]:
-    """Write each block into its page, or only compare it; return the names of the blocks that differ.
+def main(check: bool) -> None:
+    """Write each block into its page, or only compare it.
 
     Raises:
-        SystemExit: for a marker without a block, or a block without a marker.
+        SystemExit: for a marker without a block, a block without a marker, or a difference with ``check``.
     """
+    blocks = {"gallery": cards}
+    for path in sorted((ROOT / "studies").glob("*.yaml")):
+        own = Study(path)
+        blocks |= {title: partial(own.table, title) for title in own.plan.get("tables", {})}
     found, changed = set(), []
 
     def written(match: re.Match[str]) -> str:
@@ -117,21 +110,6 @@ def publish(blocks: Blocks, check: bool) -> list[str]:
             page.write_text(new)
     if missing := sorted(blocks.keys() - found):
         raise SystemExit(f"no page of docs/ has <!-- {missing[0]} -->")
-    return changed
-
-
-def study_blocks() -> dict[str, Callable[[], str]]:
-    """Return the tables of every study that has some, by name."""
-    found: dict[str, Callable[[], str]] = {}
-    for path in sorted((ROOT / "studies").glob("*.yaml")):
-        own = Study(path)
-        found |= {title: partial(own.table, title) for title in own.plan.get("tables", {})}
-    return found
-
-
-def main(check: bool) -> None:
-    blocks = {"gallery": cards, **study_blocks()}
-    changed = publish(blocks, check)
     if check and changed:
         raise SystemExit(f"not up to date: {', '.join(changed)}; run: make results")
     print(f"{len(blocks)} blocks, {len(changed)} changed")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import embedding_cells
 import label_cells
 import numpy as np
 import torch
-from base_priors import WITHOUT, Figures, alone, codes, half_width, to_training
+import yaml
+from base_priors import WITHOUT, Figures, alone, around, codes, half_width, nats_of, opened, to_training
 from lightning.pytorch import Callback, Trainer
 from sklearn.metrics import average_precision_score
 from sklearn.mixture import GaussianMixture
@@ -31,7 +33,7 @@ from torch.utils.data import Subset
 import lebm
 from lebm.density_ratio import Training, logistic
 from lebm.evaluation.data import RunImages, batches, some_rows
-from lebm.evaluation.draws import pool_latents
+from lebm.evaluation.draws import has_pool, pool_latents
 from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality
@@ -47,26 +49,16 @@ VERSES, BOUND_DRAWS, FITTED, COMPONENTS = 100, 100, 10_000, 10
 REVISER = "pretrained/dual_mcmc-mnist"
 DRAWS, REAL, TEST = 5_000, 20_000, 2_000
 LOOKS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0)
-POOLS = {"pool": ("Langevin", 10, 0.4), "pool3": ("Langevin", 3, 0.4), "mala5": ("MALA", 5, 0.25)}
-"""Kernel of the pool's chains, steps per training step, and step size."""
-STAGE_STEPS = {"pool3": 4_333, "mala5": 3_000}
-"""Steps per stage in ten minutes."""
-CHAINS = "model.init_args.prior_sampler.init_args"
+TIMED = Path(__file__).parents[1] / "studies" / "inference.yaml"
 
 
 def with_ends(metrics: dict[str, float]) -> Figures:
-    """Return figures from a flat mapping, in which ``a`` has ends ``a_low`` and ``a_high``, or ``a_half``."""
-    found: Figures = {}
-    for name, value in metrics.items():
-        if name.endswith(("_low", "_high", "_half")):
-            continue
-        half, ends = metrics.get(f"{name}_half"), [metrics.get(f"{name}_{end}") for end in ("low", "high")]
-        found[name] = [value, *([value - half, value + half] if half is not None else ends)]
-    return found
-
-
-def images(rows: Any, which: range) -> Tensor:
-    return torch.cat([batch["x"] for batch in batches(Subset(rows, which), 500)])
+    """Return figures from a flat mapping, in which ``a`` may have ends ``a_low`` and ``a_high``."""
+    return {
+        name: [value, metrics.get(f"{name}_low"), metrics.get(f"{name}_high")]
+        for name, value in metrics.items()
+        if not name.endswith(("_low", "_high"))
+    }
 
 
 def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
@@ -78,10 +70,9 @@ def tested(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return the metrics of `lebm test`, and the KL of q to N(0, I) for each layer in nats."""
-    model, module = lebm.load(run).eval(), reopen(run, data)
-    module.setup()
+    model, module = opened(run, data)
     with torch.no_grad():
-        q = model.encoder(images(module.test, range(len(module.test))))
+        q = model.encoder(module.test.observations())
         kl = q.divergences(DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean)))
     parts = enumerate(model.likelihood.generator.layout.slices, start=1)
     own = {f"kl/layer_{number}": float(kl[:, part].sum(1).mean()) for number, part in parts}
@@ -90,9 +81,9 @@ def layers(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
 def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return the AUPRC of a training with all epochs stored, under several protocols."""
-    opened, found = RunImages.of(reopen(run, data)), {}
-    epochs = [scored(path, opened) for path in sorted((run / "checkpoints").glob("epoch=*.ckpt"))]
-    anomaly = opened.test.anomaly
+    images, found = RunImages.of(reopen(run, data)), {}
+    epochs = [scored(path, images) for path in sorted((run / "checkpoints").glob("epoch=*.ckpt"))]
+    anomaly = images.test.anomaly
     rate = float(anomaly.double().mean())
     for score in ("reconstruction", "combined"):
         groups = [(test[score][anomaly], test[score][~anomaly], seen[score]) for test, seen in epochs]
@@ -108,12 +99,12 @@ def protocols(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     return alone(**found)
 
 
-def scored(path: Path, opened: RunImages) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def scored(path: Path, images: RunImages) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the scores of the test images and of 5,000 training images by one checkpoint."""
-    model, trained = lebm.load(path), some_rows(opened.train, 0, 2 * NORMAL)
+    model, trained = lebm.load(path), some_rows(images.train, 0, 2 * NORMAL)
     order = np.random.default_rng(0).permutation(len(trained))
     seen = score_pass(model, batches(trained, 500), "training images")
-    test = score_pass(model, batches(opened.test, 500), "test images")
+    test = score_pass(model, batches(images.test, 500), "test images")
     compared, rest = ({k: v[rows] for k, v in seen.items()} for rows in (order[:NORMAL], order[NORMAL:]))
     for scores in (test, rest):
         scores["combined"] = combined(scores, compared)
@@ -140,28 +131,22 @@ def encodings(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     Gaussians, mixtures and one classifier (Aneja et al. 2021) are fitted to the codes of all training images.
     The product of the first k stages is measured for every k.
     """
-    model, module = lebm.load(run).eval(), reopen(run, data)
-    module.setup()
+    model, module = opened(run, data)
     far = to_training(Subset(module.train, range(REAL)), model.device, DigitFeatures())
     dual = lebm.load(REVISER) if "two_stage" in settings["recipe"] else None
-    train, test = (
-        codes(model, rows, lambda number, purpose=purpose: noise_of(purpose, 500 * number))
-        for rows, purpose in ((module.train, "train"), (module.test, "test"))
-    )
-    found = {"training images/distance": far([images(module.train, range(REAL, REAL + DRAWS))])}
+    train, test = (codes(model, getattr(module, part), noise_of(part)) for part in ("train", "test"))
+    found = {"training images/distance": far([module.train.observations(slice(REAL, REAL + DRAWS))])}
     found["their reconstructions/distance"] = far(map(model.decode, train[:DRAWS].split(500)))
     for name, density, z, half in (*gaussians(train), one_classifier(train), *stages(model)):
         with torch.no_grad():
             drawn = [model.decode(part) for part in z.split(500)]
+            nats = None if density is None else density(test).double()
         found[f"{name}/distance"] = far(drawn)
         if dual is not None:
             revised = [dual.revise_images(part, Noise([(7, "revise", i)])) for i, part in enumerate(drawn)]
             found[f"{name}/distance/revised"] = far(revised)
-        if density is not None:
-            with torch.no_grad():
-                nats = density(test).double()
-            middle, wide = float(nats.mean()), half + half_width(nats)
-            found[f"{name}/log_density"] = [middle, middle - wide, middle + wide]
+        if nats is not None:
+            found[f"{name}/log_density"] = around(float(nats.mean()), half + half_width(nats))
     return found
 
 
@@ -172,12 +157,8 @@ def gaussians(z: Tensor) -> Iterator[Row]:
     yield "normal", unit.log_prob, draws, 0.0
     for count in MIXTURES:
         fitted = GaussianMixture(count, random_state=0, max_iter=200).fit(z.numpy())
-
-        def density(at: Tensor, fitted: GaussianMixture = fitted) -> Tensor:
-            return torch.from_numpy(fitted.score_samples(at.numpy()))
-
-        draws = torch.from_numpy(fitted.sample(DRAWS)[0]).float()
-        yield str(count), density, draws[torch.randperm(DRAWS)], 0.0
+        draws = torch.from_numpy(fitted.sample(DRAWS)[0]).float()[torch.randperm(DRAWS)]
+        yield str(count), partial(nats_of, fitted), draws, 0.0
 
 
 def one_classifier(z: Tensor) -> Row:
@@ -220,28 +201,24 @@ def stages(model: Any) -> Iterator[Row]:
         yield name, None, model.sample_latent(DRAWS, generator=noise), 0.0
 
 
-def verses(run: Path, data: str | None) -> tuple[Any, Any]:
-    """Return the model of a run, which reads the verses of the data, and the data."""
-    model, module = lebm.load(run).eval(), reopen(run, data)
-    module.setup()
-    model.sentences.adopt(module.vocabulary)
-    return model, module
-
-
-def judged(model: Any, module: Any, gain: Callable[[Tensor], Tensor], bounds: Any = None) -> dict[str, float]:
+def judged(model: Any, module: Any, gain: Callable[[Tensor], Tensor] | None, bounds: Any = None) -> Figures:
     """Return sample quality, bounds if any, and the mean gain of a prior at the codes of test verses."""
+    model.sentences.adopt(module.vocabulary)
     quality, gains = SampleQuality(n=3000, steps=400), []
     for judge in filter(None, (bounds, quality)):
         judge.begin(model)
     for number, batch in enumerate(module.test_dataloader()):
         out = model.test_step(batch, number)
         quality.update(model, out["x"], out["z"], batch["index"])
-        gains.append(gain(out["z"]))
         if bounds:
             bounds.update(model, out["x"], batch["index"])
-    values = torch.cat(gains)
-    own = {"gain": float(values.mean()), "gain_half": half_width(values)}
-    return {**(bounds.compute() if bounds else {}), **quality.compute(model, module.train), **own}
+        if gain:
+            gains.append(gain(out["z"]))
+    found = with_ends({**(bounds.compute() if bounds else {}), **quality.compute(model, module.train)})
+    if gain:
+        values, log_z = torch.cat(gains), found["log_z"][0] if bounds else 0.0
+        found["gain"] = around(float(values.mean()) - log_z, half_width(values))
+    return found
 
 
 @torch.no_grad()
@@ -250,19 +227,15 @@ def sentences(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
 
     With an energy, ``gain`` is the mean of ``log p(z) - log N(z; 0, I)`` at the codes of test verses.
     """
-    model, module = verses(run, data)
-    bounds = LikelihoodBounds(n=VERSES, chains=BOUND_DRAWS, start="posterior")
-    exact = model.prior.is_exact
-    values = judged(model, module, lambda z: z[:, 0] if exact else -model.prior.energy(z), bounds)
-    gain = values.pop("gain") - values["log_z"]
-    return with_ends(values if exact else values | {"gain": gain})
+    model, module = opened(run, data)
+    gain = None if model.prior.is_exact else lambda z: -model.prior.energy(z)
+    return judged(model, module, gain, LikelihoodBounds(n=VERSES, chains=BOUND_DRAWS, start="posterior"))
 
 
 @torch.no_grad()
 def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Measure a mixture of Gaussians on the codes of a run of the plan `pulls`: samples and gain."""
-    trained = run.parent / f"pulls-{settings['pull']}-{settings['seed_everything']}"
-    model, module = verses(trained, data)
+    model, module = opened(run.parent / f"pulls-{settings['pull']}-{settings['seed_everything']}", data)
     parts = [
         model.encode(module.train.tokens(rows.numpy()), generator=Noise.samples(0, "mixture", index=rows))
         for rows in torch.arange(FITTED).split(500)
@@ -270,14 +243,9 @@ def mixture(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     fitted = GaussianMixture(COMPONENTS, random_state=0, max_iter=200).fit(torch.cat(parts).double().numpy())
     latents = torch.from_numpy(fitted.sample(3000)[0]).float()
     model.sample = lambda n, generator: model.likelihood.draw(latents[:n], generator)
-
-    def gain(z: Tensor) -> Tensor:
-        unit = StandardNormal(model.latent_dim).log_density(z)
-        return torch.from_numpy(fitted.score_samples(z.double().numpy())) - unit
-
-    values = judged(model, module, gain)
-    names = ("forward_perplexity", "reverse_perplexity", "gain", "gain_half")
-    return with_ends({name: values[name] for name in names})
+    unit = StandardNormal(model.latent_dim)
+    found = judged(model, module, lambda z: nats_of(fitted, z.double()) - unit.log_density(z))
+    return {name: found[name] for name in ("forward_perplexity", "reverse_perplexity", "gain")}
 
 
 def real(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
@@ -313,18 +281,14 @@ class Clock(Callback):
         trainer.should_stop = trainer.should_stop or share >= 1
 
 
-def noise_of(purpose: str, first: int = 0) -> Noise:
-    """Return noise for 500 rows."""
-    return Noise.samples(7, purpose, index=range(first, first + 500))
+def noise_of(purpose: str) -> Callable[[int], Noise]:
+    """Return the noise of a batch of 500 rows by its number."""
+    return lambda number: Noise.samples(7, purpose, index=range(500 * number, 500 * number + 500))
 
 
 def sampled(model: Any, n: int, steps: int) -> list[Tensor]:
-    parts = range(0, n, 500)
-    return [model.sample(500, steps=steps, generator=noise_of("sample", first)) for first in parts]
-
-
-def spread(z: Tensor) -> float:
-    return float(z.square().mean().sqrt())
+    noise = map(noise_of("sample"), range(n // 500))
+    return [model.sample(500, steps=steps, generator=own) for own in noise]
 
 
 def last_weights(model: Any, far: Callable[..., list[Any]], train: Tensor, test: Tensor) -> Figures:
@@ -337,44 +301,36 @@ def last_weights(model: Any, far: Callable[..., list[Any]], train: Tensor, test:
     with torch.no_grad():
         fake, true = (torch.cat([features(x) for x in parts]) for parts in (drawn, train.split(500)))
     found |= alone(recall=float(neighbour_rows(true, fake)["recall"].mean()))
-    if hasattr(model.prior_sampler, "pooled"):
+    if has_pool(model):
         source = Noise([(7, "pool")])
         pool = [model.decode(pool_latents(model, 500, source)) for _ in range(DRAWS // 500)]
         found["distance_pool"] = far(pool)
     steps = {"Variational": 0, "Taught": 20}.get(type(model.inference).__name__, 500)
-    z = codes(model, test, lambda number: noise_of("encode", 500 * number), steps)
+    z = codes(model, test, noise_of("encode"), steps)
     with torch.no_grad():
-        return found | alone(mse=float((model.decode(z) - test).square().mean()), spread=spread(z))
+        mse = float((model.decode(z) - test).square().mean())
+    return found | alone(mse=mse, spread=float(z.square().mean().sqrt()))
 
 
 def timed(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
-    """Train for CPU minutes with one kind of inference (``row``, before the plus) and of prior chains.
+    """Train for CPU minutes by the recipe of a row of studies/inference.yaml.
 
     All learning rates fall by a cosine to a tenth over the time, which excludes measurements in between.
     """
-    kind, _, pool = settings["row"].partition("+")
-    changes: dict[str, Any] = {"seed_everything": settings["seed_everything"]}
+    cells = yaml.safe_load(TIMED.read_text())["cells"].values()
+    rows = {name: row for cell in cells for name, row in cell["cases"]["row"].items()}
+    case = rows[settings["row"]]
+    changes = {**case.get("settings", {}), "seed_everything": settings["seed_everything"]}
     changes |= {} if data is None else {"data.init_args.path": data}
-    if kind.endswith("_mala"):
-        exact = {"steps": 5, "step_size": 0.05}
-        changes["model.init_args.posterior_sampler"] = {"class_path": "MALA", "init_args": exact}
-    if pool:
-        kernel, steps, size = POOLS[pool]
-        changes[f"{CHAINS}.kernel"] = {"class_path": kernel, "init_args": {"steps": steps, "step_size": size}}
-    if settings["method"] == "multistage_nce":
-        changes["model.init_args.stages.init_args.steps"] = STAGE_STEPS[pool]
-        changes["model.init_args.optimizer.init_args.lr.energy"] = 1e-3
-        changes["model.init_args.through_stages"] = pool != "pool3"
-    overlays = [f"inference/{kind.removesuffix('_mala')}", *(["prior/persistent"] if pool else [])]
-    model, module = lebm.from_recipe(f"{settings['method']}/mnist_published", *overlays, settings=changes)
+    model, module = lebm.from_recipe(*case["recipe"].split(" -c "), settings=changes)
     module.setup()
-    test, train = images(module.test, range(TEST)), images(module.train, range(DRAWS))
+    test, train = module.test.observations(slice(TEST)), module.train.observations(slice(DRAWS))
     far = to_training(Subset(module.train, range(REAL)), model.device, DigitFeatures())
 
     def look(model: Any) -> dict[str, float]:
         model.eval()
-        z = model.encode(test[:500], generator=noise_of("encode"))
-        found = {"distance": far(sampled(model, 2_000, 60))[0], "spread": spread(z)}
+        z = model.encode(test[:500], generator=noise_of("encode")(0))
+        found = {"distance": far(sampled(model, 2_000, 60))[0], "spread": float(z.square().mean().sqrt())}
         model.train()
         return found
 

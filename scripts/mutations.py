@@ -71,30 +71,27 @@ def first_failure(group: dict, mutation: Mutation | None = None) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", default="", help="part of the file path (default: all)")
-    parser.add_argument("--jobs", type=int, default=2, help="number of parallel mutations (default: 2)")
     parser.add_argument("--check", action="store_true", help="check of the replacements, without tests")
     arguments = parser.parse_args()
     groups = yaml.safe_load((ROOT / "tests" / "mutations.yaml").read_text())
     chosen = [
         (group, one) for group in groups if arguments.only in group["file"] for one in group["mutations"]
     ]
-    problems = [
-        f"{group['file']}: {one['meaning']}: {why}" for group, one in chosen if (why := misplaced(group, one))
-    ]
+    names = [f"{group['file']}: {one['meaning']}" for group, one in chosen]
+    reasons = [misplaced(group, one) for group, one in chosen]
+    problems = [f"{name}: {why}" for name, why in zip(names, reasons, strict=True) if why]
     print("\n".join([*problems, f"{len(chosen) - len(problems)} of {len(chosen)} mutations can be made"]))
     if arguments.check or problems:
         return int(bool(problems))
-    tests = sorted({test for group, _ in chosen for test in group["tests"]})
-    if broken := first_failure({"tests": tests}):
+    if broken := first_failure({"tests": sorted({test for group, _ in chosen for test in group["tests"]})}):
         print(f"the tests fail without any mutation: {broken}")
         return 1
     caught = 0
-    with ThreadPoolExecutor(arguments.jobs) as pool:
+    with ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda pair: first_failure(*pair), chosen)
-        for (group, mutation), failure in zip(chosen, found, strict=True):
+        for name, failure in zip(names, found, strict=True):
             caught += bool(failure)
-            word = f"caught    [{failure}]" if failure else "SURVIVED "
-            print(f"{word}  {group['file']}: {mutation['meaning']}", flush=True)
+            print(f"caught    [{failure}]  {name}" if failure else f"SURVIVED   {name}", flush=True)
     print(f"caught {caught} of {len(chosen)} mutations")
     return int(caught < len(chosen))
 

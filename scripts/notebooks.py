@@ -43,8 +43,7 @@ def markdown(path: Path) -> tuple[str, dict[str, bytes]]:
             parts.append(source)
             continue
         parts.append(fenced(source))
-        written = source.startswith("%%writefile")
-        if printed := "" if written else "".join(shown(cell)):
+        if printed := "".join(shown(cell)):
             parts.append(f"```text\n{printed.rstrip()}\n```")
         for picture in drawn(cell):
             name = f"{path.stem}-{len(pictures) + 1}.png"

@@ -105,10 +105,9 @@ def role(match: re.Match[str]) -> str:
     return f'<autoref optional identifier="{match[2]}">{code}</autoref>' if whole else code
 
 
-def displayed(match: re.Match[str]) -> str:
+def display(match: re.Match[str]) -> str:
     """Return a ``.. math::`` block as ``$$``, with the following text unchanged."""
-    formula = " ".join(line.strip() for line in match[1].strip().splitlines())
-    return f"\n$$\n{formula}\n$$\n\n"
+    return f"\n$$\n{' '.join(match[1].split())}\n$$\n\n"
 
 
 class Docstrings(griffe.Extension):
@@ -117,7 +116,7 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
             text = re.sub(
-                r"^\.\. math::((?:.*\n?)(?:[ ]+\S.*\n?)*)", displayed, obj.docstring.value, flags=re.M
+                r"^\.\. math::((?:.*\n?)(?:[ ]+\S.*\n?)*)", display, obj.docstring.value, flags=re.M
             )
             text = re.sub(r":math:`([^`]*)`", r"\\(\1\\)", text)
             text = re.sub(r":\w+:`(~?)([^`]*)`", role, text)

@@ -2,14 +2,14 @@
 
     python scripts/write_pretrained.py runs/latent_mle-mnist latent_mle-mnist
 
-The run must be finished and evaluated (`lebm evaluate RUN`). Weights have half
-precision. The card takes its values from evaluation.json and summary.json. All models may take 9 MB."""
+The run must be finished and evaluated (`lebm evaluate RUN`). Weights have half precision and the licence
+Apache 2.0. The card takes its values from evaluation.json and summary.json. All models may take 9 MB."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
 from lebm import pretrained
@@ -21,8 +21,8 @@ from lebm.run.provenance import export
 LIMIT = 9_000_000
 
 
-def ship(run: Path, name: str, folder: Path, licence: str) -> Path:
-    """Write model and card to a folder, or neither.
+def ship(run: Path, name: str) -> Path:
+    """Write model and card, or neither.
 
     Raises:
         UserError: if the run is not finished or not evaluated, or the folder would hold more than 9 MB.
@@ -35,6 +35,7 @@ def ship(run: Path, name: str, folder: Path, licence: str) -> Path:
     status = json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"]
     if status != "finished":
         raise UserError(f"{run}: {status}, not finished")
+    folder = pretrained.folder()
     target = folder / f"{name}.safetensors"
     with replaced(target.with_suffix(".md")) as card, replaced(target) as unfinished:
         written = unfinished.with_suffix(".safetensors")
@@ -43,7 +44,7 @@ def ship(run: Path, name: str, folder: Path, licence: str) -> Path:
             others = sum(file.stat().st_size for file in folder.glob("[!.]*.safetensors") if file != target)
             if others + written.stat().st_size > LIMIT:
                 raise UserError(f"{name}: {written.stat().st_size} bytes; all models may take {LIMIT}")
-            text = model_card(written, run, f"{pretrained.PREFIX}{name}", licence)
+            text = model_card(written, run, f"{pretrained.PREFIX}{name}", "apache-2.0")
             card.write_text(text, encoding="utf-8")
             written.rename(unfinished)
         finally:
@@ -51,22 +52,11 @@ def ship(run: Path, name: str, folder: Path, licence: str) -> Path:
     return target
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path)
-    parser.add_argument("name", help="such as latent_mle-mnist")
-    parser.add_argument(
-        "--license", default="apache-2.0", help="licence of the weights (default: %(default)s)"
-    )
-    chosen = parser.parse_args()
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
     try:
-        file = ship(chosen.run, chosen.name, pretrained.folder(), chosen.license)
+        file = ship(Path(sys.argv[1]), sys.argv[2])
     except UserError as error:
         raise SystemExit(str(error)) from error
     print(f"{file}: {file.stat().st_size:,} bytes; card {file.with_suffix('.md').name}")
-
-
-if __name__ == "__main__":
-    main()

@@ -84,7 +84,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_is_shipped_with_its_card(run: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = ship(run, "latent_mle-mnist", shelf, "apache-2.0")
+    file = ship(run, "latent_mle-mnist")
     assert sorted(path.name for path in shelf.iterdir()) == [
         "latent_mle-mnist.md",
         "latent_mle-mnist.safetensors",
@@ -106,7 +106,7 @@ def test_a_run_is_shipped_with_its_card(run: Path, shelf: Path, capsys: pytest.C
 
 
 def test_the_card_says_what_was_trained_and_measured(run: Path, shelf: Path) -> None:
-    text = ship(run, "a", shelf, "apache-2.0").with_suffix(".md").read_text()
+    text = ship(run, "a").with_suffix(".md").read_text()
     for part in (
         "`latent_mle/mnist.yaml`",
         "`lebm fit -c latent_mle/mnist --data.init_args.path .../mnist`",
@@ -155,22 +155,22 @@ def edited(run: Path, name: str, **entries: Any) -> None:
 def test_what_would_make_the_card_wrong_is_refused(run: Path, shelf: Path, spoil: Any, message: str) -> None:
     spoil(run)
     with pytest.raises(UserError, match=message):
-        ship(run, "a", shelf, "apache-2.0")
+        ship(run, "a")
     assert not list(shelf.iterdir())
 
 
 def test_the_shelf_has_an_end(run: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ship(run, "a", shelf, "apache-2.0")
+    ship(run, "a")
     before = (shelf / "a.safetensors").stat().st_size
     monkeypatch.setattr("scripts.write_pretrained.LIMIT", 2 * before - 1)
     with pytest.raises(UserError, match="all models may take"):
-        ship(run, "b", shelf, "apache-2.0")
+        ship(run, "b")
     assert sorted(path.name for path in shelf.iterdir()) == ["a.md", "a.safetensors"]
-    ship(run, "a", shelf, "apache-2.0")  # in the place of itself
+    ship(run, "a")  # in the place of itself
 
 
 def test_the_check_of_the_folder_finds_what_is_wrong(run: Path, shelf: Path) -> None:
-    file = ship(run, "a", shelf, "apache-2.0")
+    file = ship(run, "a")
     card, model = file.with_suffix(".md").read_text(), file.read_bytes()
     file.with_suffix(".md").write_text(card.replace(sha256(file), "0" * 64))
     assert problems(shelf) == ["a.safetensors: the digest in its card is of another file"]
@@ -187,7 +187,7 @@ def test_an_unknown_name_lists_the_known_ones(
 ) -> None:
     assert main(["pretrained"]) == 0
     assert capsys.readouterr().out == ""
-    ship(run, "latent_mle-mnist", shelf, "apache-2.0")
+    ship(run, "latent_mle-mnist")
     for words in (["sample"], ["evaluate"]):
         assert main([*words, "pretrained/latent_mle-mnits"]) == 2
         error = capsys.readouterr().err
@@ -198,7 +198,7 @@ def test_an_unknown_name_lists_the_known_ones(
 
 
 def test_a_folder_of_that_name_comes_first(run: Path, shelf: Path) -> None:
-    ship(run, "a", shelf, "apache-2.0")
+    ship(run, "a")
     Path("pretrained").mkdir()
     run.rename("pretrained/a")
     assert checkpoint.find_checkpoint("pretrained/a") == Path("pretrained/a/checkpoints/last.ckpt")
