@@ -29,7 +29,8 @@ def ls(argv: list[str]) -> int:
     for name, path in known.items():
         print(f"{name:<{width}} {'*' if name in measured else ' '} {title(path)}".rstrip())
     print("\n* run at full length, with the result in its header: lebm cat RECIPE")
-    print(f"\nblocks that recipes include: {', '.join(blocks())}")
+    if shared := blocks():
+        print(f"\nblocks that recipes include: {', '.join(shared)}")
     return 0
 
 
