@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lebm.models.encoders import DiagonalGaussian
+from lebm.models.layers import check_choice
 from lebm.models.priors import Prior
 from lebm.samplers.noise import RandomSource, normal, uniform
 
@@ -32,13 +34,14 @@ class GaussianMixture(Prior):
     Vassilvitskii 2007). The same latents and generator give the same mixture.
 
     Time and memory of a fit are proportional to the number of latents: 100,000 latents of 64 coordinates and
-    50 components take 3 s for the start, 2 s per iteration and 0.13 GB on one CPU thread.
+    50 full components take 3 s for the start, 2 s per iteration and 0.13 GB on one CPU thread.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
         components: number of components; or several numbers, of which :meth:`fit` selects the one with the
             largest log-density on a held-out tenth of the latents. A fit uses at most one component per ten
             latents, so that a recipe also works with few data.
+        covariance: ``"full"``, ``"tied"`` (one full matrix for all components) or ``"diagonal"``.
         floor: value added to every variance, as a share of the mean variance of the latents.
 
     Attributes:
@@ -57,21 +60,29 @@ class GaussianMixture(Prior):
         (torch.Size([4, 2]), torch.Size([1000]), 2)
     """
 
-    former = {"covariance": "full", "max_iterations": 100, "tolerance": 1e-3}
+    former = {"max_iterations": 100, "tolerance": 1e-3}
     is_exact = True
     log_weight: Tensor
     mean: Tensor
     factor: Tensor
     whitener: Tensor
 
-    def __init__(self, latent_dim: int, components: int | Sequence[int] = 50, floor: float = 1e-3) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        components: int | Sequence[int] = 50,
+        covariance: Literal["full", "tied", "diagonal"] = "full",
+        floor: float = 1e-3,
+    ) -> None:
         super().__init__()
         self.choices = [components] if isinstance(components, int) else list(components)
         if latent_dim < 1 or not self.choices or min(self.choices) < 1:
             raise ValueError(f"needs latent_dim and components of at least 1, not {latent_dim}, {components}")
+        check_choice("covariance", covariance, ("full", "tied", "diagonal"))
         if not floor > 0:
             raise ValueError(f"floor must be positive, not {floor}")
-        self.latent_dim, self.floor, self.fitted = latent_dim, floor, 0
+        self.latent_dim, self.covariance, self.floor = latent_dim, covariance, floor
+        self.fitted = 0
         count = max(self.choices)
         eye = torch.eye(latent_dim).repeat(count, 1, 1)
         self.register_buffer("log_weight", torch.full((count,), -math.log(count)))
@@ -241,6 +252,10 @@ class GaussianMixture(Prior):
         mean = first / total
         moment = second.unflatten(1, (self.latent_dim, self.latent_dim)) / total.unsqueeze(2)
         covariance = moment - mean.unsqueeze(2) * mean.unsqueeze(1)
+        if self.covariance == "tied":
+            covariance = ((weight / len(z)).unsqueeze(2) * covariance).sum(dim=0).expand_as(covariance)
+        elif self.covariance == "diagonal":
+            covariance = torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))
         eye = torch.eye(self.latent_dim, dtype=torch.float64, device=z.device)
         factor = torch.linalg.cholesky(covariance + floor.double() * eye)
         self.log_weight.fill_(NO_WEIGHT)

@@ -23,6 +23,8 @@ from lebm.models import mixture as module
 from lebm.samplers import Noise
 from tests.ground_truth.monte_carlo import second_moments, z_scores
 
+KINDS = ["full", "tied", "diagonal"]
+
 
 def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -51,9 +53,10 @@ def in_torch(made: GaussianMixture) -> MixtureSameFamily:
     return MixtureSameFamily(weights, MultivariateNormal(made.mean, scale_tril=made.factor))
 
 
-def test_density_and_gradient_are_those_of_torch() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_density_and_gradient_are_those_of_torch(kind: str) -> None:
     z = blobs(3, 4, 50)
-    made = fitted(z)
+    made = fitted(z, covariance=kind)
     points = (z[::5] + torch.randn(30, 4, generator=source(), dtype=torch.float64)).requires_grad_()
     value = in_torch(made).log_prob(points)
     torch.testing.assert_close(made.log_density(points), value, rtol=1e-10, atol=1e-10)
@@ -147,8 +150,9 @@ def test_draws_do_not_depend_on_the_number_of_processes() -> None:
 
 
 def scikit(made: GaussianMixture, z: Tensor, **settings: object) -> Reference:
+    kind = {"diagonal": "diag"}.get(made.covariance, made.covariance)
     floor = made.floor * float(z.var(dim=0, unbiased=False).mean())
-    other = Reference(made.fitted, reg_covar=floor, **settings)
+    other = Reference(made.fitted, covariance_type=kind, reg_covar=floor, **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return other.fit(z.numpy())
@@ -162,27 +166,32 @@ def after_iterations(
     return fitted(z, components, **settings)
 
 
-def test_an_iteration_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_iteration_is_that_of_scikit_learn(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     z = blobs(4, 3, 100, spread=1.0)
-    before, after = (after_iterations(monkeypatch, z, count, 4) for count in (3, 4))
+    before, after = (after_iterations(monkeypatch, z, count, 4, covariance=kind) for count in (3, 4))
+    precision = before.whitener.transpose(1, 2) @ before.whitener
+    shapes = {"full": precision, "tied": precision[0], "diagonal": precision.diagonal(dim1=1, dim2=2)}
     start = {
         "weights_init": before.log_weight.exp().numpy(),
         "means_init": before.mean.numpy(),
-        "precisions_init": (before.whitener.transpose(1, 2) @ before.whitener).numpy(),
+        "precisions_init": shapes[kind].numpy(),
     }
     other = scikit(before, z, max_iter=1, init_params="random", random_state=0, **start)
     torch.testing.assert_close(after.log_weight.exp(), torch.from_numpy(other.weights_), rtol=0, atol=1e-9)
     torch.testing.assert_close(after.mean, torch.from_numpy(other.means_), rtol=0, atol=1e-9)
     covariance = after.factor @ after.factor.transpose(1, 2)
-    torch.testing.assert_close(covariance, torch.from_numpy(other.covariances_), rtol=0, atol=1e-9)
+    own = {"full": covariance, "tied": covariance[0], "diagonal": covariance.diagonal(dim1=1, dim2=2)}
+    torch.testing.assert_close(own[kind], torch.from_numpy(other.covariances_), rtol=0, atol=1e-9)
     assert not torch.allclose(after.mean, before.mean, atol=1e-3)
 
 
-def test_a_fit_is_as_likely_as_those_of_scikit_learn() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_is_as_likely_as_those_of_scikit_learn(kind: str) -> None:
     """The mean over seeds is within the range of scikit-learn's own restarts, which is not a point."""
     z = blobs(12, 4, 60, spread=1.5)
-    own = [float(fitted(z, 12, seed).log_density(z).mean()) for seed in range(8)]
-    made = fitted(z, 12)
+    own = [float(fitted(z, 12, seed, covariance=kind).log_density(z).mean()) for seed in range(8)]
+    made = fitted(z, 12, covariance=kind)
     other = [scikit(made, z, random_state=seed).score(z.numpy()) for seed in range(8)]
     assert max(other) - min(other) > 0.01
     assert min(other) < sum(own) / len(own) < max(other)
@@ -316,6 +325,7 @@ def refusals() -> Iterator[tuple[dict[str, object], str]]:
     yield {"latent_dim": 0}, "latent_dim and components of at least 1, not 0, 50"
     yield {"components": 0}, "latent_dim and components of at least 1, not 2, 0"
     yield {"components": []}, "latent_dim and components of at least 1"
+    yield {"covariance": "spherical"}, "covariance must be one of full, tied, diagonal, not 'spherical'"
     yield {"floor": 0.0}, "floor must be positive, not 0"
     yield {"floor": math.nan}, "floor must be positive, not nan"
 
