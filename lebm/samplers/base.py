@@ -218,7 +218,14 @@ def rows(per_row: Tensor, state: Tensor) -> Tensor:
 
 
 def finite_rows(state: Tensor) -> Tensor:
-    """Return a mask ``(B,)`` of ``bool`` of the rows of ``(B, *event)`` with finite values only."""
+    """Return a mask ``(B,)`` of ``bool`` of the rows of ``(B, *event)`` with finite values only.
+
+    Example:
+        >>> import torch
+        >>> from lebm.samplers.base import finite_rows
+        >>> finite_rows(torch.tensor([[0.0, 1.0], [0.0, torch.nan]]))
+        tensor([ True, False])
+    """
     return torch.isfinite(state).unsqueeze(-1).flatten(1).all(dim=1)
 
 

@@ -225,10 +225,10 @@ COSTS = {
     "Langevin": (0.8, 20.1),
     "MALA": (16, 86),
     "HMC": (24, 142),
-    "ParallelTempering": (24, 259),
+    "ParallelTempering": (24, 251),
     "SamplingImportanceResampling": (16, 128),
 }
-"""Kernels that make random numbers, and all kernels, per transition: the table of docs/performance.md."""
+"""Kernels that make random numbers, and all kernels, per transition."""
 
 
 def per_step(
