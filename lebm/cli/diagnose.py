@@ -27,8 +27,6 @@ def diagnose(argv: list[str]) -> int:
     if chosen.out is not None and folder.exists() and any(folder.iterdir()) and not chosen.force:
         raise UserError(f"{folder} exists and is not empty; choose another --out or add --force")
     run = Opened(chosen)
-    if run.model.latent_prior is None:
-        raise UserError(f"{chosen.run}: a {type(run.model).__name__} has no prior chains to diagnose")
     names = ("prior", "posterior") if chosen.of == "both" else (chosen.of,)
     report = {name: _diagnose(name, run, folder) for name in names}
     write_json(folder / "diagnosis.json", plain(report))
