@@ -105,9 +105,10 @@ def to_training(
 def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures:
     """Return what the energy of a model adds to its base, in nats and in distance.
 
-    The figure `gain` is in nats on encodings of test images. Distances of the model (`energy`) and of its
-    base alone (`base`) are means over five sets of as many draws as in the image suite, with the lowest and
-    the highest set, because the distance of one set varies by about 0.3.
+    The figure `gain` is in nats on encodings of test images. Distances are means over five sets of as many
+    draws as in the image suite, with the lowest and the highest set, because the distance of one set varies
+    by about 0.3: of the model (`energy`), of its base alone (`base`), of the model with the shares of the
+    base (`shares`), and of its chain of small steps from the base, if it has one (`chain`).
     """
     model, images = opened(settings.get("model", run), data)
     distance = to_training(images.train, model.device, DigitFeatures())
@@ -115,14 +116,32 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
     base.fit_base.steps = 0  # as before the first fit of the base, so without the energy
     z = codes(model, images.test, lambda i: Noise([(500 * i, "gain", 0)]))
     found: Figures = {"gain": gain(model.prior, z, torch.Generator().manual_seed(0))}
-    for name, drawn in (("energy", model), ("base", base)):
+    drawn: dict[str, tuple[Any, int | None]] = {"energy": (model, None), "base": (base, None)}
+    drawn["shares"] = with_shares(model, torch.Generator().manual_seed(0)), None
+    if isinstance(model.prior_sampler, MALA):
+        drawn["chain"] = model, model.prior_sampler.steps
+    for name, (source, steps) in drawn.items():
         each = []
         for seed in range(5):
             with torch.no_grad():
-                x = drawn.sample(Settings.n_samples, generator=torch.Generator().manual_seed(seed))
+                x = source.sample(
+                    Settings.n_samples, steps=steps, generator=torch.Generator().manual_seed(seed)
+                )
             each.append(distance(x.split(500))[0])
         found[f"{DigitFeatures.figure}/{name}"] = [sum(each) / 5, min(each), max(each)]
     return found
+
+
+@torch.no_grad()
+def with_shares(model: Any, noise: torch.Generator) -> Any:
+    """Return a copy whose components have the shares of the base again, which its energy has changed."""
+    changed = copy.deepcopy(model)
+    base, each = changed.prior.base, 4_000
+    for k, (mean, factor) in enumerate(zip(base.mean, base.factor, strict=True)):
+        z = mean + torch.randn(each, len(mean), generator=noise) @ factor.T
+        base.log_weight[k] -= (-changed.prior.energy(z)).logsumexp(0) - math.log(each)
+    base.log_weight -= base.log_weight.logsumexp(0)
+    return changed
 
 
 @torch.no_grad()
