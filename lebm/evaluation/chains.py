@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from lebm.errors import UserError
-from lebm.estimators.dual_mcmc import DualMCMCTeaching
 from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.prior_model import PriorModel
 from lebm.evaluation.context import Settings, Subject
@@ -120,16 +119,16 @@ def prior_chains(model: LatentModel, n: int, noise: Noise) -> ModelChain:
 def posterior_chains(model: LatentModel, x: Tensor, noise: Noise) -> ModelChain:
     """Return ``CHAINS_PER_IMAGE`` neighbouring posterior chains for each observation of ``x: (n, *event)``.
 
-    They start at the reference instead of an encoder, because diagnostics need dispersed starts.
+    They start at the reference or the prior instead of an encoder, because diagnostics need dispersed starts.
 
     Raises:
         NoChainError: if the model infers latents without a chain.
     """
     rows = model.observations({"x": x.to(model.device)}).repeat_interleave(CHAINS_PER_IMAGE, dim=0)
-    if isinstance(model, PriorModel) and model.posterior_sampler is not None:
-        target = model.space.posterior(model.likelihood.given(rows))
-        return ModelChain(target, model.posterior_sampler, model.space.reference(len(rows), noise))
-    if isinstance(model, DualMCMCTeaching):
-        start = model.sample_latent(len(rows), generator=noise)
-        return ModelChain(model.posterior(rows), model.posterior_sampler, start)
-    raise NoChainError("latents come from the encoder, without a chain")
+    sampler = getattr(model, "posterior_sampler", None)
+    if not isinstance(sampler, Sampler):
+        raise NoChainError("latents come from the encoder, without a chain")
+    if isinstance(model, PriorModel):
+        target, start = model.space.posterior(model.likelihood.given(rows)), model.space.reference
+        return ModelChain(target, sampler, start(len(rows), noise))
+    return ModelChain(model.posterior(rows), sampler, model.sample_latent(len(rows), generator=noise))
