@@ -23,6 +23,7 @@ from lebm.estimators.prior_model import PriorModel
 from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
 from lebm.inference import Inferred
 from lebm.models.likelihoods import Likelihood
+from lebm.models.mixture import GaussianMixture
 from lebm.models.ratios import RatioPrior
 from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.base import LogDensity, Sampler
@@ -67,6 +68,9 @@ class MultiStageNCE(PriorModel):
         through_stages: whether fresh chains divide their steps equally among the products of 1, 2, ...
             stages, instead of running under the last product alone. They then enter narrow clusters while the
             density is still wide.
+        keep_shares: whether the weights of a fitted :class:`~lebm.models.GaussianMixture` as base are changed
+            at the end of a stage so that the components of the prior keep their shares, which the error of a
+            ratio shifts.
         **model: other arguments of :class:`~lebm.estimators.PriorModel`. With ``fit_base`` the first stage
             begins after the last fit, and its negatives are exact samples of the base.
 
@@ -106,6 +110,7 @@ class MultiStageNCE(PriorModel):
         update_generator_in_stage: bool = True,
         warm_start: bool = True,
         through_stages: bool = False,
+        keep_shares: bool = True,
         **model: Any,
     ) -> None:
         if not update_generator_in_stage:
@@ -120,6 +125,7 @@ class MultiStageNCE(PriorModel):
             self.frozen_parts["likelihood"] = likelihood
         self.warm_start = warm_start
         self.through_stages = through_stages
+        self.keep_shares = keep_shares
 
     # The loss
 
@@ -213,12 +219,23 @@ class MultiStageNCE(PriorModel):
             product.discard()
         clear_moments(optimizer, product.active)
         if record.kept:
+            self._restore_shares()
             self._estimate_log_z(record.stage)
         if self._trainer is not None:
             renew_averages(self.trainer, self, ["prior", "stages"])
             self.trainer.should_stop = self.trainer.should_stop or self.stages.ended
         self._report()
         return record
+
+    def _restore_shares(self) -> None:
+        base, ratios, stage = self.prior.base, self.prior.tilt.stages, self.prior.tilt.finished
+        if self.keep_shares and isinstance(base, GaussianMixture):
+            base.keep_shares(
+                before=lambda z: -ratios(z, stage - 1).sum(dim=0),
+                after=lambda z: -ratios(z, stage).sum(dim=0),
+                generator=Noise([(self.seed, "shares", stage)]),
+            )
+            self.share_base()
 
     def _estimate_log_z(self, stage: int) -> None:
         """Store the narrowest estimate of log Z, equal on all processes, because adapted steps must agree."""

@@ -310,10 +310,14 @@ class PriorModel(LatentModel):
             except ValueError as error:
                 raise UserError(f"fit_base: no fit after step {self.fit_base.steps}: {error}") from error
             self.reference.requires_grad_(False)
+        self.share_base()
         if self._trainer is not None:
-            # On a GPU the same fit may differ between processes.
-            self.reference.load_state_dict(self.trainer.strategy.broadcast(self.reference.state_dict()))
             renew_averages(self.trainer, self, ["prior", "fit_base"])
+
+    def share_base(self) -> None:
+        """Give all processes the base of the first, because on a GPU the same fit may differ between them."""
+        if self._trainer is not None:
+            self.reference.load_state_dict(self.trainer.strategy.broadcast(self.reference.state_dict()))
 
     # For the loss
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -15,6 +15,7 @@ from lebm.models.layers import check_choice
 from lebm.models.priors import Prior
 from lebm.samplers.noise import RandomSource, normal, uniform
 
+LogFactor = Callable[[Tensor], Tensor]
 CHUNK = 2**21
 """Approximate number of values per pass over rows, which fits into the cache of a CPU."""
 NO_WEIGHT = -1e4
@@ -157,6 +158,32 @@ class GaussianMixture(Prior):
     def _rows(self, width: int) -> int:
         """Return the number of rows of a pass with ``width * latent_dim`` values per row."""
         return max(1, CHUNK // (width * self.latent_dim))
+
+    @torch.no_grad()
+    def keep_shares(
+        self, before: LogFactor, after: LogFactor, generator: RandomSource = None, n: int = 4096
+    ) -> None:
+        r"""Change the weights so that ``p(z) exp(after(z))`` has the shares of ``p(z) exp(before(z))``.
+
+        The share of a component in :math:`p(z) \exp f(z)` is proportional to
+        :math:`w_k\, E_{N(\mu_k, \Sigma_k)}[\exp f(z)]`. A weight changes by a factor of at most e.
+
+        Args:
+            before: log-factor ``(B, latent_dim) -> (B,)`` whose shares are kept; zero for the shares of the
+                mixture.
+            after: log-factor that the weights are for.
+            generator: source of randomness.
+            n: number of samples per component.
+        """
+        with _full_precision(self.mean):
+            for k in range(self.fitted):
+                noise = normal(
+                    generator, (n, self.latent_dim), dtype=self.mean.dtype, device=self.mean.device
+                )
+                z = self.mean[k] + noise @ self.factor[k].T
+                change = torch.logsumexp(before(z), dim=0) - torch.logsumexp(after(z), dim=0)
+                self.log_weight[k] += change.clamp(-1.0, 1.0)
+            self.log_weight[: self.fitted] -= torch.logsumexp(self.log_weight[: self.fitted], dim=0)
 
     # The fit
 

@@ -13,7 +13,7 @@ from lebm.checkpoint.rebuild import build
 from lebm.component import describe
 from lebm.estimators import AdamGroups, AdaptiveStages, FixedStages, MultiStageNCE
 from lebm.estimators.latent_model import LatentModel
-from lebm.models import GaussianLikelihood, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
+from lebm.models import GaussianLikelihood, GaussianMixture, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
 from lebm.samplers import MALA, AnnealedImportanceSampling, Langevin, PersistentChains
 from tests.estimators.linear_gaussian import LinearGenerator
 
@@ -22,12 +22,13 @@ TWO_LOG_TWO = 2 * math.log(2)
 
 
 def small_model(
-    stages=None, max_stages: int = 3, prior_sampler=None, optimizer=None, **kwargs
+    stages=None, max_stages: int = 3, prior_sampler=None, optimizer=None, prior=None, **kwargs
 ) -> MultiStageNCE:
     torch.manual_seed(1)
+    network = MLPEnergy(3, hidden=[12, 12], output_bias=True)
     return MultiStageNCE(
         GaussianLikelihood(MLPGenerator(3, [1, 4, 4], hidden=[16]), sigma=0.3),
-        RatioPrior(RatioProduct(MLPEnergy(3, hidden=[12, 12], output_bias=True), max_stages)),
+        prior or RatioPrior(RatioProduct(network, max_stages)),
         prior_sampler=prior_sampler or Langevin(6, 0.4),
         posterior_sampler=Langevin(5, 0.1),
         optimizer=optimizer or AdamGroups(RATES),
@@ -204,6 +205,42 @@ def test_learns_a_known_prior_that_one_step_of_a_chain_cannot_hold():
     assert abs(divergence) < 0.15
     raw = (truth.log_prob(z).sum(1) - model.prior.log_density(z)).mean()
     assert raw - divergence == pytest.approx(-model.prior.log_constant().log_z, abs=1e-3)
+
+
+def test_components_keep_their_shares_at_the_end_of_every_stage() -> None:
+    """A ratio ``exp(-c_k)`` in component k would change the shares from ``w_k`` to ``w_k exp(-c_k)``."""
+    z = 20 * torch.arange(3.0).repeat_interleave(200).unsqueeze(1) + torch.randn(600, 3)
+    z = z[:450]
+
+    def ended(**arguments: bool) -> MultiStageNCE:
+        base = GaussianMixture(3, components=3)
+        base.fit(z, torch.Generator().manual_seed(0))
+        network = MLPEnergy(3, hidden=[], output_bias=True)
+        model = small_model(prior=RatioPrior(RatioProduct(network, 2), base), **arguments)
+        optimizer, _ = model.optimizer_settings.build(model.networks(), fused=True)
+        for slope in (0.006, -0.003):  # no change is limited
+            with torch.no_grad():
+                network.net[-1].weight.fill_(slope)
+            for _ in range(4):
+                model.after_step(optimizer)
+        assert model.prior.tilt.finished == 2
+        return model
+
+    model, shifted = ended(), ended(keep_shares=False)
+    base, fitted = model.prior.base, shifted.prior.base
+    labels = fitted.joint(fitted.mean).argmax(dim=1)
+    assert labels.tolist() == [0, 1, 2], "components without overlap"
+
+    def shares(of: MultiStageNCE) -> torch.Tensor:
+        drawn = of.prior.base.reference(100_000, torch.Generator().manual_seed(1))
+        weights = (-of.prior.energy(drawn)).exp().detach()
+        part = fitted.joint(drawn).argmax(dim=1)
+        return torch.stack([weights[part == k].sum() for k in range(3)]) / weights.sum()
+
+    wanted, error = fitted.log_weight.exp(), 4 * (0.25 / 100_000) ** 0.5 + 0.01  # 0.01: 4,096 samples each
+    assert float((shares(model) - wanted).abs().max()) < error
+    assert float((shares(shifted) - wanted).abs().max()) > 3 * error
+    assert torch.equal(base.mean, fitted.mean)
 
 
 def test_an_empty_pool_starts_from_the_reference():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import warnings
@@ -144,6 +145,36 @@ def test_draws_do_not_depend_on_the_number_of_processes() -> None:
     whole = made.reference(8, Noise.shards(0, "base", shards=4))
     halves = [made.reference(4, Noise.shards(0, "base", shards=4, rank=r, world_size=2)) for r in range(2)]
     assert torch.equal(whole, torch.cat(halves))
+
+
+def test_weights_that_keep_the_shares_equal_their_closed_form() -> None:
+    """For a linear log-factor ``a z``, ``E_k[exp(a z)]`` is ``exp(a mu_k + a Sigma_k a / 2)``."""
+    made, n = fitted(blobs(3, 4, 100, spread=0.3)), 50_000
+    before, after = (0.2 * torch.randn(4, generator=source(seed), dtype=torch.float64) for seed in (1, 2))
+    changed = copy.deepcopy(made)
+    changed.keep_shares(lambda z: z @ before, lambda z: z @ after, source(), n)
+    spread = made.factor @ made.factor.transpose(1, 2)
+
+    def logs(slope: Tensor) -> tuple[Tensor, Tensor]:
+        variance = torch.einsum("i,kij,j->k", slope, spread, slope)
+        return made.mean @ slope + variance / 2, (variance.exp() - 1) / n
+
+    (first, one), (second, two) = logs(before), logs(after)
+    change = first - second
+    expected = torch.log_softmax(made.log_weight + change, dim=0)
+    error = (one + two).sqrt().max()  # an upper bound: both use the same samples
+    assert change.abs().max() < 1, "no change is limited"
+    assert change.std() > 20 * error
+    assert float((changed.log_weight - expected).abs().max()) < 2 * 4 * float(error)
+    assert float(changed.log_weight.exp().sum()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_weight_changes_by_a_factor_of_at_most_e() -> None:
+    """A ratio that removes a component must not leave a mixture of this component alone."""
+    made = fitted(20 * torch.arange(2.0).repeat_interleave(100).unsqueeze(1) + torch.randn(200, 1), 2)
+    before = made.log_weight.clone()
+    made.keep_shares(lambda z: torch.zeros(len(z)), lambda z: -50 * (z[:, 0] > 10).float(), source())
+    assert float((made.log_weight - before).diff().abs()) == pytest.approx(1.0, abs=1e-4)
 
 
 # The fit
