@@ -107,8 +107,8 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
 
     The figure `gain` is in nats on encodings of test images. Distances are means over five sets of as many
     draws as in the image suite, with the lowest and the highest set, because the distance of one set varies
-    by about 0.3: of the model (`energy`), of its base alone (`base`), of the model with the shares of the
-    base (`shares`), and of its chain of small steps from the base, if it has one (`chain`).
+    by about 0.3: of the model (`energy`), of its base alone (`base`), and of its chain of small steps from
+    the base, if it has one (`chain`).
     """
     model, images = opened(settings.get("model", run), data)
     distance = to_training(images.train, model.device, DigitFeatures())
@@ -117,7 +117,6 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
     z = codes(model, images.test, lambda i: Noise([(500 * i, "gain", 0)]))
     found: Figures = {"gain": gain(model.prior, z, torch.Generator().manual_seed(0))}
     drawn: dict[str, tuple[Any, int | None]] = {"energy": (model, None), "base": (base, None)}
-    drawn["shares"] = with_shares(model, torch.Generator().manual_seed(0)), None
     if isinstance(model.prior_sampler, MALA):
         drawn["chain"] = model, model.prior_sampler.steps
     for name, (source, steps) in drawn.items():
@@ -130,18 +129,6 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
             each.append(distance(x.split(500))[0])
         found[f"{DigitFeatures.figure}/{name}"] = [sum(each) / 5, min(each), max(each)]
     return found
-
-
-@torch.no_grad()
-def with_shares(model: Any, noise: torch.Generator) -> Any:
-    """Return a copy whose components have the shares of the base again, which its energy has changed."""
-    changed = copy.deepcopy(model)
-    base, each = changed.prior.base, 4_000
-    for k, (mean, factor) in enumerate(zip(base.mean, base.factor, strict=True)):
-        z = mean + torch.randn(each, len(mean), generator=noise) @ factor.T
-        base.log_weight[k] -= (-changed.prior.energy(z)).logsumexp(0) - math.log(each)
-    base.log_weight -= base.log_weight.logsumexp(0)
-    return changed
 
 
 @torch.no_grad()
