@@ -26,9 +26,6 @@ from lebm.samplers.chains import PersistentChains
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.targets import Boltzmann
 
-__all__ = ["DualMCMCTeaching"]
-
-
 LEARNING: dict[str, tuple[tuple[str, ...], ...]] = {
     "simultaneous": (("energy", "generator", "encoder"),),
     "alternate": (("generator", "encoder"), ("energy",)),

@@ -36,8 +36,6 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["HasLayers", "LatentModel", "Revises", "both_energies", "touch"]
-
 Method = TypeVar("Method", bound="LatentModel")
 
 

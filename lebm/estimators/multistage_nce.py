@@ -28,8 +28,6 @@ from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["MultiStageNCE"]
-
 
 class MultiStageNCE(PriorModel):
     r"""Xiao, Han: *Adaptive Multi-stage Density Ratio Estimation for Learning Latent Space Energy-based

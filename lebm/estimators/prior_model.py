@@ -31,8 +31,6 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["PriorModel", "trained"]
-
 
 class PriorModel(LatentModel):
     """Base class of models with a likelihood, a prior, an inference and two chains.

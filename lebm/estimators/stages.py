@@ -19,17 +19,6 @@ from lebm.density_ratio.classifiers import SEPARATED
 from lebm.lightning_private import average_of, averages
 from lebm.models.ratios import RatioPrior
 
-__all__ = [
-    "AdaptiveStages",
-    "FixedStages",
-    "StageRecord",
-    "StageRule",
-    "clear_moments",
-    "renew_averages",
-    "stage_lines",
-    "warn",
-]
-
 # Loss of a classifier that does not separate the classes, in nats per pair of a positive and a negative.
 ONE = 2 * math.log(2)
 IMPROVEMENT, AGREES, SEPARATES = 2e-3, 5e-3, 0.02
