@@ -42,63 +42,6 @@ class DivergenceError(UserError):
     """
 
 
-class Rollback:
-    """The two newest healthy states of model, optimiser and averaged weights, for a recovery.
-
-    Counters, schedules and the position in the data are not restored, so lost steps are not repeated.
-
-    Args:
-        shrink: factor on learning rates and step sizes of the samplers for each recovery, in (0, 1).
-    """
-
-    def __init__(self, shrink: float) -> None:
-        self.shrink = shrink
-        self._times = 0
-        self._kept: list[dict[str, Any]] = []
-        self._stepped_back = False
-
-    def keep(self, trainer: Trainer, model: LightningModule) -> None:
-        """Store the current state. Every process must call this method."""
-        if self._kept and self._kept[-1]["step"] == trainer.global_step:
-            return
-        gather_pools(model)
-        state = {
-            "step": trainer.global_step,
-            "times": self._times,
-            "model": deepcopy(model.state_dict()),
-            "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            "averages": [deepcopy(average_of(c).state_dict()) for c in averages(trainer)],
-        }
-        self._kept = [*self._kept[-1:], state]
-        self._stepped_back = False
-
-    def back(self, trainer: Trainer, model: LightningModule) -> int:
-        """Restore the newest state, shrink learning rates and step sizes, and return the step of the state.
-
-        The older state is restored if the newest one was restored before and no healthy state has followed.
-        """
-        if self._stepped_back and len(self._kept) > 1:
-            self._kept.pop()
-        self._stepped_back = True
-        self._times += 1
-        state = self._kept[-1]
-        # The step sizes in the state already include earlier shrinks.
-        factor = self.shrink ** (self._times - state["times"])
-        model.load_state_dict(state["model"])
-        for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
-            # Current rates instead of the rates of the state, because the schedule multiplies current rates.
-            rates = [group["lr"] for group in optimizer.param_groups]
-            optimizer.load_state_dict(deepcopy(stored))
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = self.shrink * rate
-        for average, stored in zip(averages(trainer), state["averages"], strict=True):
-            average_of(average).load_state_dict(stored)
-        for part in model.modules():
-            if isinstance(part, Adaptive):
-                part.step_scale *= factor
-        return int(state["step"])
-
-
 class Divergence(Callback, Component):
     """A guard that checks loss, gradients, parameters and energy gap, and stops or restores a diverged run.
 
@@ -110,7 +53,8 @@ class Divergence(Callback, Component):
     ``E(x) - E(x~)`` are also checked. :class:`ChainHealth` only warns, at much smaller values.
 
     With ``policy="recover"`` the run continues from its last healthy state, which is kept in memory, with
-    learning rates and step sizes of the samplers multiplied by ``shrink``. A warning,
+    learning rates and step sizes of the samplers multiplied by ``shrink``. Counters, schedules and the
+    position in the data are not restored, so lost steps are not repeated. A warning,
     ``divergence/recoveries`` and ``summary.json`` report the recovery. Non-finite data stop the run under
     either policy.
 
@@ -148,9 +92,9 @@ class Divergence(Callback, Component):
         if not 0 < shrink < 1:
             raise ValueError(f"shrink must be in (0, 1), not {shrink}")
         self.policy, self.max_energy_gap = policy, max_energy_gap
-        self.keep_every, self.max_recoveries = keep_every, max_recoveries
+        self.keep_every, self.shrink, self.max_recoveries = keep_every, shrink, max_recoveries
         self.recoveries: list[dict[str, Any]] = []
-        self._rollback = Rollback(shrink)
+        self._kept: list[dict[str, Any]] = []  # the two newest healthy states
         self._batch: Any = None
         self._fault = ""
 
@@ -167,7 +111,7 @@ class Divergence(Callback, Component):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.policy == "recover":
-            self._rollback.keep(trainer, pl_module)
+            self._keep(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._batch = batch
@@ -176,7 +120,7 @@ class Divergence(Callback, Component):
         if not _due(trainer, loss.device):
             return
         cause = self.revision_cause(pl_module.revised) if isinstance(pl_module, Revises) else ""
-        if not cause and not all_finite([loss.reshape(1)]):
+        if not cause and not loss.isfinite():
             cause = _broken("parameter", pl_module.named_parameters()) or f"the loss is {loss.item()}"
         data = self._data_cause() if cause else ""
         if agreed(trainer, bool(cause)):
@@ -205,7 +149,7 @@ class Divergence(Callback, Component):
             self._act(trainer, cause)
             self._recover(trainer, pl_module)
         elif self.policy == "recover" and trainer.global_step % self.keep_every == 0 and not self._fault:
-            self._rollback.keep(trainer, pl_module)
+            self._keep(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # Parameters only, because the empty slots of pools of chains are not finite.
@@ -263,14 +207,46 @@ class Divergence(Callback, Component):
             f"{cause} at step {trainer.global_step}{after}; the last healthy checkpoint is kept. {advice}"
         )
 
+    def _keep(self, trainer: Trainer, model: LightningModule) -> None:
+        """Store the current state of model, optimiser and averaged weights. This is a collective call."""
+        if self._kept and self._kept[-1]["step"] == trainer.global_step:
+            return
+        gather_pools(model)
+        state = {
+            "step": trainer.global_step,
+            "recoveries": len(self.recoveries),
+            "model": deepcopy(model.state_dict()),
+            "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
+            "averages": [deepcopy(average_of(c).state_dict()) for c in averages(trainer)],
+        }
+        self._kept = [*self._kept[-1:], state]
+
     def _recover(self, trainer: Trainer, model: LightningModule) -> None:
-        step = self._rollback.back(trainer, model)
-        entry = {"step": trainer.global_step, "cause": self._fault, "back_to": step}
-        self.recoveries = [*self.recoveries, entry]
-        self._fault = ""
+        """Restore the newest state, or the older one if the newest one did not last, and shrink the steps."""
+        if (
+            len(self._kept) > 1
+            and self.recoveries
+            and self.recoveries[-1]["back_to"] == self._kept[-1]["step"]
+        ):
+            self._kept.pop()
+        state = self._kept[-1]
+        entry = {"step": trainer.global_step, "cause": self._fault, "back_to": state["step"]}
+        self.recoveries, self._fault = [*self.recoveries, entry], ""
+        model.load_state_dict(state["model"])
+        for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
+            # Current rates instead of the rates of the state, because the schedule multiplies current rates.
+            rates = [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(deepcopy(stored))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = self.shrink * rate
+        for average, stored in zip(averages(trainer), state["averages"], strict=True):
+            average_of(average).load_state_dict(stored)
+        for part in model.modules():
+            if isinstance(part, Adaptive):  # the step sizes in the state already include earlier shrinks
+                part.step_scale *= self.shrink ** (len(self.recoveries) - state["recoveries"])
         if trainer.is_global_zero:
-            event = f"{entry['cause']} at step {entry['step']}: back to the state of step {step}"
-            log.warning("%s, learning rates and step sizes times %g", event, self._rollback.shrink)
+            event = f"{entry['cause']} at step {entry['step']}: back to the state of step {state['step']}"
+            log.warning("%s, learning rates and step sizes times %g", event, self.shrink)
         model.log("divergence/recoveries", float(len(self.recoveries)))
 
 
@@ -359,21 +335,15 @@ def _ratio(drawn: Tensor, data: Tensor) -> float:
     return float(spreads[0] / spreads[1].clamp(min=1e-12))
 
 
-def all_finite(tensors: list[Tensor]) -> bool:
-    """Return whether all numbers of all tensors are finite, with one wait for the device."""
-    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    if not floating:
-        return True
-    # The maximum, because a sum of squares could overflow.
-    return bool(torch.isfinite(torch.stack(torch._foreach_norm(floating, float("inf")))).all())
-
-
 def _broken(kind: str, named: Iterable[tuple[str, Tensor]]) -> str:
     """Name the first tensor of a kind that is not finite; empty if all are finite."""
-    tensors = dict(named)
-    if all_finite(list(tensors.values())):
+    tensors = {name: x.detach() for name, x in named if x.is_floating_point() and x.numel()}
+    if not tensors:
         return ""
-    return f"the {kind} {next(name for name, x in tensors.items() if not all_finite([x]))} is not finite"
+    # The maximum, because a sum of squares could overflow.
+    largest = torch.stack(torch._foreach_norm(list(tensors.values()), float("inf")))
+    finite = torch.isfinite(largest).tolist()  # the only wait for the device
+    return "" if all(finite) else f"the {kind} {list(tensors)[finite.index(False)]} is not finite"
 
 
 def _logged(trainer: Trainer, step: int | None = None) -> bool:

@@ -100,22 +100,20 @@ def draw_given(
     kernel: MALA | None = None
     state, beta, levels = start.detach(), 0.0, 0
     evidence = torch.zeros(groups, dtype=torch.float64, device=start.device)
-    while True:
+    while beta < 1.0:
         levels += 1
         with torch.no_grad():
             values = clean_log_weights(condition(state).double()).reshape(groups, -1)
         nearer = 1.0 if levels == _LEVELS else _next(values, beta, n // groups)
         weights = (nearer - beta) * values
         evidence += weights.logsumexp(1) - math.log(weights.shape[1])
-        last = nearer == 1.0
-        chosen = _systematic(weights, n // groups if last else weights.shape[1], generator)
+        count, moves = (n // groups, steps) if nearer == 1.0 else (weights.shape[1], _BLOCK)
+        chosen = _systematic(weights, count, generator)
         kernel = _preconditioned(state, weights, kernel)
-        state, beta = state[chosen], nearer
-        if last:
-            break
-        state, _ = _moved(kernel, _tempered(prior, condition, beta), state, generator, _BLOCK)
+        target = _tempered(prior, condition, nearer)
+        state, acceptance = _moved(kernel, target, state[chosen], generator, moves)
+        beta = nearer
     ess = float(weight_ess(weights, dim=1).min())
-    state, acceptance = _moved(kernel, _tempered(prior, condition, 1.0), state, generator, steps)
     with torch.no_grad():
         return ConditionalDraws(state, acceptance, ess, levels, evidence, condition.met(state))
 
