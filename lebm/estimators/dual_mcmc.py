@@ -1,8 +1,4 @@
-"""Dual-MCMC teaching: an energy on images, a generator and an inference model (paper 4).
-
-L = E(x) - E(x~) - log p(x | z~) - S log p(x~ | z) - log q(z~ | x) - lambda log q(z | x~),
-x~ the end of a chain on exp(-E(x) / T) from g(z),  z~ the end of a chain on p(z | x) from q(z | x)
-"""
+"""Dual-MCMC teaching: an energy on images, a generator and an inference model (paper 4)."""
 
 from __future__ import annotations
 
@@ -227,9 +223,8 @@ class DualMCMCTeaching(LatentModel):
         """Networks that do not learn in the current step."""
         return [network for name, network in self.networks().items() if name not in self.learning]
 
-    # Chains and queries
-
-    # Chains use the model's own precision, because the half precision of autocast rounds small steps away.
+    # Chains, in the model's own precision, because the half precision of autocast rounds small steps away,
+    # and queries
 
     def revise_images(
         self, generated: Tensor, noise: RandomSource = None, steps: int | None = None

@@ -1,8 +1,4 @@
-"""A joint energy-based prior on all layers of a multi-layer generator (paper 3 and its companion).
-
-L = -log p(x | z+) + log q(z+ | x) - log p~(z+) + log p~(z-),    p~(z) = exp(-E(z)) p0(z),
-z+ from the encoder q(z | x),  z- from the prior, all layers at once
-"""
+"""A joint energy-based prior on all layers of a multi-layer generator (paper 3 and its companion)."""
 
 from __future__ import annotations
 

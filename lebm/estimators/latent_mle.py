@@ -1,7 +1,4 @@
-"""Maximum likelihood with short-run Langevin from prior and posterior (paper 1).
-
-L = -log p(x | z+) + E(z+) - E(z-),    z+ from p(z | x),  z- from p(z) ~ exp(-E(z)) p0(z)
-"""
+"""Maximum likelihood with short-run Langevin from prior and posterior (paper 1)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A latent prior learned in stages by classification (paper 2).
-
-L = -log p(x | z+) + softplus(E_k(z+)) + softplus(-E_k(z-)),    r_k = exp(-E_k),
-z+ from the aggregate posterior,  z- from the prior so far, p0(z) r_1(z) ... r_(k-1)(z)
-"""
+"""A latent prior learned in stages by classification (paper 2)."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
-from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
+from lebm.estimators.stages import StageRecord, StageRule, renew_averages, stage_lines, warn
 from lebm.inference import Inferred
 from lebm.models.likelihoods import Likelihood
 from lebm.models.ratios import RatioPrior
@@ -207,11 +203,12 @@ class MultiStageNCE(PriorModel):
             return None
         if record.kept:
             product.switch(self.warm_start, seed=Noise([(self.seed, "stage", record.stage)]).seeds[0])
+            self._estimate_log_z(record.stage)
         else:
             product.discard()
-        clear_moments(optimizer, product.active)
-        if record.kept:
-            self._estimate_log_z(record.stage)
+        for parameter in product.active.parameters():
+            for moment in optimizer.state.get(parameter, {}).values():  # Adam's moments and step count
+                moment.zero_()
         if self._trainer is not None:
             renew_averages(self.trainer, self, ["prior", "stages"])
             self.trainer.should_stop = self.trainer.should_stop or self.stages.ended
