@@ -122,22 +122,17 @@ class Divergence(Callback, Component):
         cause = self.revision_cause(pl_module.revised) if isinstance(pl_module, Revises) else ""
         if not cause and not loss.isfinite():
             cause = _broken("parameter", pl_module.named_parameters()) or f"the loss is {loss.item()}"
-        data = self._data_cause() if cause else ""
-        if agreed(trainer, bool(cause)):
-            self._act(trainer, data or cause, recoverable=not agreed(trainer, bool(data)))
+        self._act(trainer, cause, self._data_cause() if cause else "")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         # The gradient scaler of 16-mixed skips non-finite gradients.
         if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":
             parameters = pl_module.named_parameters()
-            cause = _broken("gradient of", ((name, p.grad) for name, p in parameters if p.grad is not None))
-            if agreed(trainer, bool(cause)):
-                self._act(trainer, cause)
+            gradients = ((name, p.grad) for name, p in parameters if p.grad is not None)
+            self._act(trainer, _broken("gradient of", gradients))
         if self._fault:
             self._recover(trainer, pl_module)
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None  # so that the optimiser changes nothing in this step
+            optimizer.zero_grad()  # to None, so that the optimiser changes nothing in this step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if not _due(trainer, pl_module.device):
@@ -145,8 +140,7 @@ class Divergence(Callback, Component):
         cause = _broken("parameter", pl_module.named_parameters())
         if _logged(trainer):  # the gap exists on logged steps only
             cause = cause or self._gap_cause(trainer.callback_metrics.get("train/energy_gap"))
-        if agreed(trainer, bool(cause)):
-            self._act(trainer, cause)
+        if self._act(trainer, cause):
             self._recover(trainer, pl_module)
         elif self.policy == "recover" and trainer.global_step % self.keep_every == 0 and not self._fault:
             self._keep(trainer, pl_module)
@@ -195,12 +189,15 @@ class Divergence(Callback, Component):
 
     # Reactions
 
-    def _act(self, trainer: Trainer, cause: str, recoverable: bool = True) -> None:
-        """Stop, or note the fault for a recovery as soon as the step allows it."""
-        cause = cause or "another process has diverged"
+    def _act(self, trainer: Trainer, cause: str, data: str = "") -> bool:
+        """Stop at a fault of any process, or note it for a recovery as soon as the step allows it."""
+        if not agreed(trainer, bool(cause)):
+            return False
+        recoverable = not agreed(trainer, bool(data))
+        cause = data or cause or "another process has diverged"
         if self.policy == "recover" and recoverable and len(self.recoveries) < self.max_recoveries:
             self._fault = cause
-            return
+            return True
         advice = _ADVICE if recoverable else "Repair or leave out these rows"
         after = f" after {len(self.recoveries)} recoveries" if self.recoveries else ""
         raise DivergenceError(

@@ -111,26 +111,6 @@ class LogFactor(Condition):
         return self.log_factor(z)
 
 
-class At(Condition):
-    """A condition on a function of the state, such as the latents of the noise of a hierarchy.
-
-    Args:
-        a: condition on latents.
-        latents: function from states ``(B, s)`` to latents ``(B, d)``.
-    """
-
-    def __init__(self, a: Condition, latents: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.a, self.latents = a, latents
-        self.is_probability, self.rows = a.is_probability, a.rows
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.a(self.latents(z))
-
-    def met(self, z: Tensor) -> Tensor:
-        return self.a.met(self.latents(z))
-
-
 def as_condition(given: Given) -> Condition:
     """Return a condition unchanged, and wrap any other function."""
     return given if isinstance(given, Condition) else LogFactor(given)

@@ -97,8 +97,7 @@ def assess(log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: 
         half = NormalDist().inv_cdf(0.5 + 0.95 / 2) * up.std() / math.sqrt(up.shape[0])
         kl = up.mean()
         loss = logistic_loss(-up, -down)
-        values = [accuracy, loss, kl, kl - half, kl + half]
-    return Quality(*(float(value) for value in values))
+    return Quality(*map(float, (accuracy, loss, kl, kl - half, kl + half)))
 
 
 @torch.no_grad()
