@@ -138,7 +138,7 @@ class Divergence(Callback, Component):
         if not _due(trainer, pl_module.device):
             return
         cause = _broken("parameter", pl_module.named_parameters())
-        if _logged(trainer):  # the gap exists on logged steps only
+        if _logged(trainer, trainer.global_step):  # the gap exists on logged steps only
             cause = cause or self._gap_cause(trainer.callback_metrics.get("train/energy_gap"))
         if self._act(trainer, cause):
             self._recover(trainer, pl_module)
@@ -287,7 +287,7 @@ class ChainHealth(EvaluationCallback):
         self.min_diversity, self.policy = min_diversity, policy
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if not _logged(trainer):
+        if not _logged(trainer, trainer.global_step):
             return  # values exist on logged steps only, and reading them waits for the device
         for name, value in trainer.callback_metrics.items():
             number, (chain, _, kind) = float(value), name.rpartition("/")
@@ -343,10 +343,9 @@ def _broken(kind: str, named: Iterable[tuple[str, Tensor]]) -> str:
     return "" if all(finite) else f"the {kind} {list(tensors)[finite.index(False)]} is not finite"
 
 
-def _logged(trainer: Trainer, step: int | None = None) -> bool:
-    """Return whether a step (default: the current one) is logged, so that its values are available."""
-    every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
-    return (trainer.global_step if step is None else step) % every == 0
+def _logged(trainer: Trainer, step: int) -> bool:
+    """Return whether a step is logged, so that its values are available."""
+    return step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
 
 
 def _due(trainer: Trainer, device: torch.device) -> bool:

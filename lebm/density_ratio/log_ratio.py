@@ -84,13 +84,7 @@ def logistic_loss(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def assess(log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Quality:
-    """Measure a log-ratio on held-out samples.
-
-    Args:
-        log_ratio: log-ratio ``(n, d) -> (n,)``.
-        positives: samples of p, ``(n, d)``.
-        negatives: samples of q, ``(m, d)``.
-    """
+    """Measure a log-ratio on held-out samples of p, ``(n, d)``, and of q, ``(m, d)``."""
     with torch.no_grad():
         up, down = log_ratio(positives).double(), log_ratio(negatives).double()
         accuracy = 0.5 * ((up > 0).double().mean() + (down <= 0).double().mean())
