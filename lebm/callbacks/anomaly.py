@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
 
 from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, data_of, log
 from lebm.callbacks.publish import publish_histogram, publish_table, takes_tables
@@ -57,35 +54,29 @@ class AnomalyDetection(EvaluationCallback):
             return
         self._bad.refuse(f"{stage} anomaly scores", LOWER_STEP.format("posterior"))
         rows = {name: column.cpu() for name, column in self._rows.table().items()}
-        metrics = anomaly_figures(rows["score"], rows["anomaly"].bool())
+        anomaly = rows["anomaly"].bool()
+        metrics = anomaly_figures(rows["score"], anomaly)
         if not metrics:
-            count = "only" if rows["anomaly"].any() else "no"
+            count = "only" if anomaly.any() else "no"
             self._explain(trainer, f"the {stage} split holds {count} anomalies")
             return
         metrics["anomaly_base_rate"] = metrics.pop("base_rate")
         self.report(model, {f"{stage}/{name}": value for name, value in metrics.items()})
         self.protocol.update(score=model.anomaly_score_name, chain_settings=model.chain_settings)
-        if trainer.is_global_zero:
-            _publish(trainer, stage, rows)
+        publish_histogram(trainer, f"{stage}_score_normal", rows["score"][~anomaly])
+        publish_histogram(trainer, f"{stage}_score_anomalous", rows["score"][anomaly])
+        if not takes_tables(trainer):
+            return
+        top = rows["score"].argsort(descending=True, stable=True)[:TABLED]
+        shown = {"row": rows["index"], "class": rows["label"], "anomaly": anomaly, "score": rows["score"]}
+        columns = {name: column[top].tolist() for name, column in shown.items()}
+        split = getattr(data_of(trainer), {"val": "validation", "test": "test"}[stage], None)
+        if isinstance(split, ImageRows):  # the data without augmentation
+            images = split.observations(rows["index"][top].numpy())
+            columns["image"] = [image_grid(image[None], 1) for image in images]
+        publish_table(trainer, f"{stage}_scores", list(columns), zip(*columns.values(), strict=True))
 
     def _explain(self, trainer: Trainer, reason: str) -> None:
         if trainer.is_global_zero and not self._explained:
             log.warning("no anomaly metrics: %s", reason)
         self._explained = True
-
-
-def _publish(trainer: Trainer, stage: str, rows: Mapping[str, Tensor]) -> None:
-    """Show the scores in the loggers, with pictures of the data without augmentation."""
-    anomaly = rows["anomaly"].bool()
-    publish_histogram(trainer, f"{stage}_score_normal", rows["score"][~anomaly])
-    publish_histogram(trainer, f"{stage}_score_anomalous", rows["score"][anomaly])
-    if not takes_tables(trainer):
-        return
-    top = rows["score"].argsort(descending=True, stable=True)[:TABLED]
-    shown = {"row": rows["index"], "class": rows["label"], "anomaly": anomaly, "score": rows["score"]}
-    columns = {name: column[top].tolist() for name, column in shown.items()}
-    split = getattr(data_of(trainer), {"val": "validation", "test": "test"}[stage], None)
-    if isinstance(split, ImageRows):
-        images = split.observations(rows["index"][top].numpy())
-        columns["image"] = [image_grid(image[None], 1) for image in images]
-    publish_table(trainer, f"{stage}_scores", list(columns), zip(*columns.values(), strict=True))

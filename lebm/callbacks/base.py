@@ -156,11 +156,7 @@ def data_of(trainer: Trainer) -> Any:
 
 
 def whole_split(trainer: Trainer, device: torch.device, split: str, who: str) -> Iterator[dict[str, Tensor]]:
-    """Iterate over the batches of this process of a split, in order, without augmentation.
-
-    Raises:
-        UserError: if the data module lacks the split; the message begins with ``who``, a callback.
-    """
+    """Iterate over this process's batches of a split, in order, not augmented, for the callback ``who``."""
     data = data_of(trainer)
     if getattr(data, split, None) is None or not hasattr(data, "evaluation_dataloader"):
         raise UserError(f"{who}: the data module has no {split} split with an evaluation_dataloader")

@@ -42,63 +42,6 @@ class DivergenceError(UserError):
     """
 
 
-class Rollback:
-    """The two newest healthy states of model, optimiser and averaged weights, for a recovery.
-
-    Counters, schedules and the position in the data are not restored, so lost steps are not repeated.
-
-    Args:
-        shrink: factor on learning rates and step sizes of the samplers for each recovery, in (0, 1).
-    """
-
-    def __init__(self, shrink: float) -> None:
-        self.shrink = shrink
-        self._times = 0
-        self._kept: list[dict[str, Any]] = []
-        self._stepped_back = False
-
-    def keep(self, trainer: Trainer, model: LightningModule) -> None:
-        """Store the current state. Every process must call this method."""
-        if self._kept and self._kept[-1]["step"] == trainer.global_step:
-            return
-        gather_pools(model)
-        state = {
-            "step": trainer.global_step,
-            "times": self._times,
-            "model": deepcopy(model.state_dict()),
-            "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
-            "averages": [deepcopy(average_of(c).state_dict()) for c in averages(trainer)],
-        }
-        self._kept = [*self._kept[-1:], state]
-        self._stepped_back = False
-
-    def back(self, trainer: Trainer, model: LightningModule) -> int:
-        """Restore the newest state, shrink learning rates and step sizes, and return the step of the state.
-
-        The older state is restored if the newest one was restored before and no healthy state has followed.
-        """
-        if self._stepped_back and len(self._kept) > 1:
-            self._kept.pop()
-        self._stepped_back = True
-        self._times += 1
-        state = self._kept[-1]
-        # The step sizes in the state already include earlier shrinks.
-        factor = self.shrink ** (self._times - state["times"])
-        model.load_state_dict(state["model"])
-        for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
-            # Current rates instead of the rates of the state, because the schedule multiplies current rates.
-            rates = [group["lr"] for group in optimizer.param_groups]
-            optimizer.load_state_dict(deepcopy(stored))
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = self.shrink * rate
-        for average, stored in zip(averages(trainer), state["averages"], strict=True):
-            average_of(average).load_state_dict(stored)
-        for part in model.modules():
-            if isinstance(part, Adaptive):
-                part.step_scale *= factor
-        return int(state["step"])
-
-
 class Divergence(Callback, Component):
     """A guard that checks loss, gradients, parameters and energy gap, and stops or restores a diverged run.
 
@@ -110,7 +53,8 @@ class Divergence(Callback, Component):
     ``E(x) - E(x~)`` are also checked. :class:`ChainHealth` only warns, at much smaller values.
 
     With ``policy="recover"`` the run continues from its last healthy state, which is kept in memory, with
-    learning rates and step sizes of the samplers multiplied by ``shrink``. A warning,
+    learning rates and step sizes of the samplers multiplied by ``shrink``. Counters, schedules and the
+    position in the data are not restored, so lost steps are not repeated. A warning,
     ``divergence/recoveries`` and ``summary.json`` report the recovery. Non-finite data stop the run under
     either policy.
 
@@ -148,9 +92,9 @@ class Divergence(Callback, Component):
         if not 0 < shrink < 1:
             raise ValueError(f"shrink must be in (0, 1), not {shrink}")
         self.policy, self.max_energy_gap = policy, max_energy_gap
-        self.keep_every, self.max_recoveries = keep_every, max_recoveries
+        self.keep_every, self.shrink, self.max_recoveries = keep_every, shrink, max_recoveries
         self.recoveries: list[dict[str, Any]] = []
-        self._rollback = Rollback(shrink)
+        self._kept: list[dict[str, Any]] = []  # the two newest healthy states
         self._batch: Any = None
         self._fault = ""
 
@@ -167,7 +111,7 @@ class Divergence(Callback, Component):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.policy == "recover":
-            self._rollback.keep(trainer, pl_module)
+            self._keep(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._batch = batch
@@ -176,36 +120,30 @@ class Divergence(Callback, Component):
         if not _due(trainer, loss.device):
             return
         cause = self.revision_cause(pl_module.revised) if isinstance(pl_module, Revises) else ""
-        if not cause and not all_finite([loss.reshape(1)]):
+        if not cause and not loss.isfinite():
             cause = _broken("parameter", pl_module.named_parameters()) or f"the loss is {loss.item()}"
-        data = self._data_cause() if cause else ""
-        if agreed(trainer, bool(cause)):
-            self._act(trainer, data or cause, recoverable=not agreed(trainer, bool(data)))
+        self._act(trainer, cause, self._data_cause() if cause else "")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
         # The gradient scaler of 16-mixed skips non-finite gradients.
         if not self._fault and _due(trainer, pl_module.device) and trainer.precision != "16-mixed":
             parameters = pl_module.named_parameters()
-            cause = _broken("gradient of", ((name, p.grad) for name, p in parameters if p.grad is not None))
-            if agreed(trainer, bool(cause)):
-                self._act(trainer, cause)
+            gradients = ((name, p.grad) for name, p in parameters if p.grad is not None)
+            self._act(trainer, _broken("gradient of", gradients))
         if self._fault:
             self._recover(trainer, pl_module)
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None  # so that the optimiser changes nothing in this step
+            optimizer.zero_grad()  # to None, so that the optimiser changes nothing in this step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if not _due(trainer, pl_module.device):
             return
         cause = _broken("parameter", pl_module.named_parameters())
-        if _logged(trainer):  # the gap exists on logged steps only
+        if _logged(trainer, trainer.global_step):  # the gap exists on logged steps only
             cause = cause or self._gap_cause(trainer.callback_metrics.get("train/energy_gap"))
-        if agreed(trainer, bool(cause)):
-            self._act(trainer, cause)
+        if self._act(trainer, cause):
             self._recover(trainer, pl_module)
         elif self.policy == "recover" and trainer.global_step % self.keep_every == 0 and not self._fault:
-            self._rollback.keep(trainer, pl_module)
+            self._keep(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # Parameters only, because the empty slots of pools of chains are not finite.
@@ -251,26 +189,61 @@ class Divergence(Callback, Component):
 
     # Reactions
 
-    def _act(self, trainer: Trainer, cause: str, recoverable: bool = True) -> None:
-        """Stop, or note the fault for a recovery as soon as the step allows it."""
-        cause = cause or "another process has diverged"
+    def _act(self, trainer: Trainer, cause: str, data: str = "") -> bool:
+        """Stop at a fault of any process, or note it for a recovery as soon as the step allows it."""
+        if not agreed(trainer, bool(cause)):
+            return False
+        recoverable = not agreed(trainer, bool(data))
+        cause = data or cause or "another process has diverged"
         if self.policy == "recover" and recoverable and len(self.recoveries) < self.max_recoveries:
             self._fault = cause
-            return
+            return True
         advice = _ADVICE if recoverable else "Repair or leave out these rows"
         after = f" after {len(self.recoveries)} recoveries" if self.recoveries else ""
         raise DivergenceError(
             f"{cause} at step {trainer.global_step}{after}; the last healthy checkpoint is kept. {advice}"
         )
 
+    def _keep(self, trainer: Trainer, model: LightningModule) -> None:
+        """Store the current state of model, optimiser and averaged weights. This is a collective call."""
+        if self._kept and self._kept[-1]["step"] == trainer.global_step:
+            return
+        gather_pools(model)
+        state = {
+            "step": trainer.global_step,
+            "recoveries": len(self.recoveries),
+            "model": deepcopy(model.state_dict()),
+            "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers],
+            "averages": [deepcopy(average_of(c).state_dict()) for c in averages(trainer)],
+        }
+        self._kept = [*self._kept[-1:], state]
+
     def _recover(self, trainer: Trainer, model: LightningModule) -> None:
-        step = self._rollback.back(trainer, model)
-        entry = {"step": trainer.global_step, "cause": self._fault, "back_to": step}
-        self.recoveries = [*self.recoveries, entry]
-        self._fault = ""
+        """Restore the newest state, or the older one if the newest one did not last, and shrink the steps."""
+        if (
+            len(self._kept) > 1
+            and self.recoveries
+            and self.recoveries[-1]["back_to"] == self._kept[-1]["step"]
+        ):
+            self._kept.pop()
+        state = self._kept[-1]
+        entry = {"step": trainer.global_step, "cause": self._fault, "back_to": state["step"]}
+        self.recoveries, self._fault = [*self.recoveries, entry], ""
+        model.load_state_dict(state["model"])
+        for optimizer, stored in zip(trainer.optimizers, state["optimizers"], strict=True):
+            # Current rates instead of the rates of the state, because the schedule multiplies current rates.
+            rates = [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(deepcopy(stored))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = self.shrink * rate
+        for average, stored in zip(averages(trainer), state["averages"], strict=True):
+            average_of(average).load_state_dict(stored)
+        for part in model.modules():
+            if isinstance(part, Adaptive):  # the step sizes in the state already include earlier shrinks
+                part.step_scale *= self.shrink ** (len(self.recoveries) - state["recoveries"])
         if trainer.is_global_zero:
-            event = f"{entry['cause']} at step {entry['step']}: back to the state of step {step}"
-            log.warning("%s, learning rates and step sizes times %g", event, self._rollback.shrink)
+            event = f"{entry['cause']} at step {entry['step']}: back to the state of step {state['step']}"
+            log.warning("%s, learning rates and step sizes times %g", event, self.shrink)
         model.log("divergence/recoveries", float(len(self.recoveries)))
 
 
@@ -314,7 +287,7 @@ class ChainHealth(EvaluationCallback):
         self.min_diversity, self.policy = min_diversity, policy
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if not _logged(trainer):
+        if not _logged(trainer, trainer.global_step):
             return  # values exist on logged steps only, and reading them waits for the device
         for name, value in trainer.callback_metrics.items():
             number, (chain, _, kind) = float(value), name.rpartition("/")
@@ -359,27 +332,20 @@ def _ratio(drawn: Tensor, data: Tensor) -> float:
     return float(spreads[0] / spreads[1].clamp(min=1e-12))
 
 
-def all_finite(tensors: list[Tensor]) -> bool:
-    """Return whether all numbers of all tensors are finite, with one wait for the device."""
-    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    if not floating:
-        return True
-    # The maximum, because a sum of squares could overflow.
-    return bool(torch.isfinite(torch.stack(torch._foreach_norm(floating, float("inf")))).all())
-
-
 def _broken(kind: str, named: Iterable[tuple[str, Tensor]]) -> str:
     """Name the first tensor of a kind that is not finite; empty if all are finite."""
-    tensors = dict(named)
-    if all_finite(list(tensors.values())):
+    tensors = {name: x.detach() for name, x in named if x.is_floating_point() and x.numel()}
+    if not tensors:
         return ""
-    return f"the {kind} {next(name for name, x in tensors.items() if not all_finite([x]))} is not finite"
+    # The maximum, because a sum of squares could overflow.
+    largest = torch.stack(torch._foreach_norm(list(tensors.values()), float("inf")))
+    finite = torch.isfinite(largest).tolist()  # the only wait for the device
+    return "" if all(finite) else f"the {kind} {list(tensors)[finite.index(False)]} is not finite"
 
 
-def _logged(trainer: Trainer, step: int | None = None) -> bool:
-    """Return whether a step (default: the current one) is logged, so that its values are available."""
-    every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
-    return (trainer.global_step if step is None else step) % every == 0
+def _logged(trainer: Trainer, step: int) -> bool:
+    """Return whether a step is logged, so that its values are available."""
+    return step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
 
 
 def _due(trainer: Trainer, device: torch.device) -> bool:

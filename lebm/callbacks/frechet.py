@@ -102,12 +102,10 @@ class FrechetDistance(EvaluationCallback):
                 except FeaturesUnavailableError as error:
                     problem = error
             trainer.strategy.barrier()
-        ready = trainer.strategy.reduce_boolean_decision(problem is None)
-        if not ready:
-            self._unavailable = True
-            if trainer.is_global_zero:
-                log.warning("%s", problem or "FID is left out: another process found no Inception weights")
-        return ready
+        self._unavailable = not trainer.strategy.reduce_boolean_decision(problem is None)
+        if self._unavailable and trainer.is_global_zero:
+            log.warning("%s", problem or "FID is left out: another process found no Inception weights")
+        return not self._unavailable
 
     def _measure_real(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
         """Measure the real images, once, because a new pass resets only the samples."""

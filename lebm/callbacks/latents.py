@@ -15,7 +15,7 @@ from lebm.estimators.latent_model import HasLayers, LatentModel
 from lebm.metrics.frechet import maximum_mean_discrepancy
 from lebm.metrics.rows import RowCollector, finite_rows
 from lebm.models.hierarchical import LatentLayout
-from lebm.models.priors import Prior, StandardNormal
+from lebm.models.priors import StandardNormal
 from lebm.models.ratios import RatioPrior
 from lebm.plots import between, decoded, image_grid, latent_picture, most_visible, stage_picture, swept
 from lebm.samplers.base import LogDensity
@@ -39,16 +39,12 @@ class PosteriorLatents(EvaluationCallback):
     def __init__(self, n: int = 1000, steps: int | None = None, seed: int = 0) -> None:
         at_least(2, n=n)
         self.n, self.steps, self.seed = n, steps, seed
-        self._rows = RowCollector(["z"])
-
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self._held = 0
+        self._rows: Any = RowCollector(["z"])
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         # The first n rows of every process include the first n rows of all processes.
-        z = self.output(outputs, "z")[: self.n - self._held]
-        self._rows.update(index=batch["index"][: z.shape[0]], z=z)
-        self._held += z.shape[0]
+        z = self.output(outputs, "z")[: self.n - sum(map(len, self._rows.rows_z))]
+        self._rows.update(index=batch["index"][: len(z)], z=z)
 
     def latents(self) -> Tensor:
         """Return the first ``n`` latents of all processes, ``(n, d)``, or all rows of a shorter pass."""
@@ -71,7 +67,6 @@ class LatentPicture(PosteriorLatents):
     _prior: Tensor | None = None
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        super().begin(trainer, model, stage, batch)
         if trainer.is_global_zero:
             noise = Noise.shards(self.seed, "latent picture")
             self._prior = model.sample_latent(self.n, steps=self.steps, generator=noise)
@@ -112,12 +107,11 @@ class StagePicture(PosteriorLatents):
             )
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        super().begin(trainer, model, stage, batch)
         prior = model.latent_prior
         assert isinstance(prior, RatioPrior)
         base, finished = "N(0, I)" if isinstance(prior.base, StandardNormal) else "base", prior.tilt.finished
-        numbers = {base: 0} | {f"after stage {number}": number for number in range(1, finished + 1)}
-        targets: dict[str, LogDensity] = {name: prior.log_density_after(k) for name, k in numbers.items()}
+        names = [base, *(f"after stage {number}" for number in range(1, finished + 1))]
+        targets: dict[str, LogDensity] = {name: prior.log_density_after(k) for k, name in enumerate(names)}
         if not prior.tilt.active_is_one:
             targets[f"stage {finished + 1}, in training"] = prior.target()
         # All processes use equal noise, so values agree. The chains of a stage start at the points of the
@@ -250,18 +244,12 @@ class LongChain(EvaluationCallback):
             return model.sample_latent(self.n, steps=steps, generator=Noise.shards(self.seed, "long chain"))
 
         states, own = {length: drawn(length) for length in self.lengths}, drawn(None)
-        values = {
-            f"{stage}/long_chain/{name}{suffix}": value
-            for suffix, z in (("", own), ("_end", states[self.lengths[-1]]))
-            for name, value in _measured(z, model.latent_prior).items()
-        }
+        name, values = f"{stage}/long_chain", dict[str, float]()
+        for suffix, z in (("", own), ("_end", states[self.lengths[-1]])):
+            values[f"{name}/rms{suffix}"] = float(z.double().square().mean().sqrt())
+            if model.latent_prior is not None:
+                values[f"{name}/log_density{suffix}"] = float(model.latent_prior.log_density(z).mean())
         self.report(model, values)
         self.protocol.update(lengths=list(self.lengths), chains=self.n, seed=self.seed)
         rows = torch.stack([model.decode(z[:10]) for z in states.values()], dim=1).flatten(0, 1)
         publish_image(trainer, "long_chain", image_grid(rows, len(states)))
-
-
-@torch.no_grad()
-def _measured(z: Tensor, prior: Prior | None) -> dict[str, float]:
-    values = {"rms": float(z.double().square().mean().sqrt())}
-    return values if prior is None else values | {"log_density": float(prior.log_density(z).mean())}

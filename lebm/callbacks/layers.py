@@ -166,7 +166,6 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
         at_least(1, hidden=hidden, epochs=epochs, limit=limit)
         self.hidden, self.epochs, self.limit, self.seed = hidden, epochs, limit, seed
         self._train, self._test = RowCollector(["z", "label"]), RowCollector(["z", "label"])
-        self._latent = ""
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if "label" not in batch:
@@ -183,10 +182,8 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
     def _add(self, rows: RowCollector, model: LatentModel, batch: Batch, outputs: Batch | None) -> None:
         x, index = model.observations(batch), batch["index"]
         encoder = getattr(model, "encoder", None)
-        q = None if encoder is None else encoder(x)
-        self._latent = "one posterior sample" if q is None else "mean of q"
-        if q is not None:
-            z = q.mean
+        if encoder is not None:
+            z = encoder(x).mean
         elif outputs is not None:
             z = outputs["z"]
         elif len(x):
@@ -210,8 +207,9 @@ class LayerClassification(NeedsLayers, EvaluationCallback):
             key = f"{stage}/latent_accuracy/{name}"
             values |= {key: share, f"{key}_low": low, f"{key}_high": high}
         self.report(model, values)
-        interval = "Wilson, images only"
-        self.protocol.update(latent=self._latent, interval=interval, classifier=[self.hidden], **settings)
+        latent = "one posterior sample" if getattr(model, "encoder", None) is None else "mean of q"
+        interval, classifier = "Wilson, images only", [self.hidden]
+        self.protocol.update(latent=latent, interval=interval, classifier=classifier, **settings)
 
 
 class LatentAttack(NeedsLayers, EvaluationCallback):

@@ -44,25 +44,22 @@ class ReconstructionGrid(EvaluationCallback):
         self._chosen: Tensor | None = None
 
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        chosen = self._choice(trainer, stage)
-        self._chosen = None if chosen is None else chosen.to(model.device)
-
-    def _choice(self, trainer: Trainer, stage: str) -> Tensor | None:
-        """Return the rows to show, or ``None`` if the data set of the loader is not known."""
+        """Choose the rows to show; ``None`` if the data set of the loader is not known."""
+        self._chosen = None
         loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
         batches = trainer.num_val_batches[0] if stage == "val" else trainer.num_test_batches[0]
         loader: Any = loaders[0] if isinstance(loaders, list) else loaders
         dataset: Any = getattr(loader, "dataset", None)
         size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
         if not hasattr(dataset, "__len__") or size is None:
-            return None
+            return
         rows = len(dataset)
         if batches < len(loader):
             rows = min(rows, int(batches) * size)  # limit_val_batches or limit_test_batches
         labels: Any = getattr(dataset, "labels", None)
         known = isinstance(labels, Tensor) and labels.shape == (len(dataset),)
         classes = labels[:rows].cpu().numpy() if known else None
-        return torch.from_numpy(spread_rows(classes, rows, self.n, self.seed))
+        self._chosen = torch.from_numpy(spread_rows(classes, rows, self.n, self.seed)).to(model.device)
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         x, reconstruction = self.output(outputs, "x"), self.output(outputs, "reconstruction")

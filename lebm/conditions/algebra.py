@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
+from operator import and_, invert, mul, or_
 from typing import Any, TypeAlias
 
 import torch
@@ -68,16 +70,24 @@ class Condition(nn.Module, ABC):
         return self
 
     def __and__(self, other: Given) -> Condition:
-        return Both(self, as_condition(other))
+        b = as_condition(other)
+        both = self.is_probability and b.is_probability
+        return _Composed(and_, torch.add, torch.logical_and, self, b, is_probability=both)
 
     def __or__(self, other: Given) -> Condition:
-        return Either(self, as_condition(other))
+        parts = self, as_condition(other)
+        return _Composed(or_, torch.logaddexp, torch.logical_or, *parts, is_probability=False)
 
     def __invert__(self) -> Condition:
-        return Not(self)
+        if self.is_probability:
+            return _Composed(invert, _complement, torch.logical_not, self, is_probability=True)
+        return _Composed(invert, torch.neg, torch.ones_like, self, is_probability=False)
 
     def __rmul__(self, weight: float) -> Condition:
-        return Power(self, weight)
+        if not weight > 0:
+            raise ValueError(f"the weight of a condition must be positive, not {weight}")
+        power = partial(mul, float(weight))
+        return _Composed(power, power, torch.clone, self, is_probability=self.is_probability)
 
 
 Given: TypeAlias = Condition | Callable[[Tensor], Tensor]
@@ -101,136 +111,76 @@ class LogFactor(Condition):
         return self.log_factor(z)
 
 
-class _One(Condition):
-    """A condition made of one other condition, with the same rows of data."""
-
-    def __init__(self, a: Condition) -> None:
-        super().__init__()
-        self.a, self.is_probability, self.rows = a, a.is_probability, a.rows
-
-
-class At(_One):
-    """A condition on a function of the state, such as the latents of the noise of a hierarchy.
-
-    Args:
-        a: condition on latents.
-        latents: function from states ``(B, s)`` to latents ``(B, d)``.
-    """
-
-    def __init__(self, a: Condition, latents: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(a)
-        self.latents = latents
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.a(self.latents(z))
-
-    def met(self, z: Tensor) -> Tensor:
-        return self.a.met(self.latents(z))
-
-
 def as_condition(given: Given) -> Condition:
     """Return a condition unchanged, and wrap any other function."""
     return given if isinstance(given, Condition) else LogFactor(given)
 
 
-class _Pair(Condition):
-    def __init__(self, a: Condition, b: Condition) -> None:
+class _Composed(Condition):
+    """An operator on conditions, with the functions of their log-factors and of their masks."""
+
+    def __init__(
+        self,
+        operator: Callable[..., Condition],
+        factor: Callable[..., Tensor],
+        mask: Callable[..., Tensor],
+        *parts: Condition,
+        is_probability: bool,
+    ) -> None:
         super().__init__()
-        self.a, self.b = a, b
-        if 1 not in (a.rows, b.rows) and a.rows != b.rows:
-            raise ValueError(f"conditions on {a.rows} and on {b.rows} rows of data cannot be combined")
-        self.rows = max(a.rows, b.rows)
+        self.operator, self.factor, self.mask = operator, factor, mask
+        self.parts: Any = nn.ModuleList(parts)
+        self.is_probability = is_probability
+        self.rows, *others = sorted({part.rows for part in parts}, reverse=True)
+        if others not in ([], [1]):
+            raise ValueError(f"conditions on {others[0]} and on {self.rows} rows of data cannot be combined")
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.factor(*(part(z) for part in self.parts))
+
+    def met(self, z: Tensor) -> Tensor:
+        return self.mask(*(part.met(z) for part in self.parts))
 
     def on(self, likelihood: Likelihood) -> Condition:
-        return type(self)(self.a.on(likelihood), self.b.on(likelihood))
-
-
-class Both(_Pair):
-    """The condition ``a & b``: the sum of two log-factors."""
-
-    def __init__(self, a: Condition, b: Condition) -> None:
-        super().__init__(a, b)
-        self.is_probability = a.is_probability and b.is_probability
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.a(z) + self.b(z)
-
-    def met(self, z: Tensor) -> Tensor:
-        return self.a.met(z) & self.b.met(z)
-
-
-class Either(_Pair):
-    """The condition ``a | b``: the log-sum-exp of two log-factors, which is not a probability."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return torch.logaddexp(self.a(z), self.b(z))
-
-    def met(self, z: Tensor) -> Tensor:
-        return self.a.met(z) | self.b.met(z)
+        return self.operator(*(part.on(likelihood) for part in self.parts))
 
     def __invert__(self) -> Condition:
-        return ~self.a & ~self.b
+        if self.operator is or_:
+            return ~self.parts[0] & ~self.parts[1]
+        return self.parts[0] if self.operator is invert else super().__invert__()
 
 
-class Not(_One):
-    """The condition ``~a``, see :class:`Condition`."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        value = self.a(z)
-        if not self.is_probability:
-            return -value
-        return (-torch.expm1(value.clamp(max=-torch.finfo(value.dtype).eps))).log()
-
-    def met(self, z: Tensor) -> Tensor:
-        return ~self.a.met(z) if self.is_probability else super().met(z)
-
-    def on(self, likelihood: Likelihood) -> Condition:
-        return ~self.a.on(likelihood)
-
-    def __invert__(self) -> Condition:
-        return self.a
-
-
-class Power(_One):
-    """The condition ``weight * a``: the factor to a positive power, sharper above 1."""
-
-    def __init__(self, a: Condition, weight: float) -> None:
-        super().__init__(a)
-        if not weight > 0:
-            raise ValueError(f"the weight of a condition must be positive, not {weight}")
-        self.weight = float(weight)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.weight * self.a(z)
-
-    def met(self, z: Tensor) -> Tensor:
-        return self.a.met(z)
-
-    def on(self, likelihood: Likelihood) -> Condition:
-        return self.weight * self.a.on(likelihood)
+def _complement(value: Tensor) -> Tensor:
+    """Return ``log(1 - e^value)``, finite where the factor is 1."""
+    return (-torch.expm1(value.clamp(max=-torch.finfo(value.dtype).eps))).log()
 
 
 class _Kernel(Condition):
-    """A Gaussian kernel ``-|r|^2 / (2 sigma^2)`` of residuals, one row of data per group of latents."""
+    """A Gaussian kernel of the residuals of data, one row of data per group of latents."""
 
     is_probability = True
+    data: Tensor  # (rows, *event)
+    known: Tensor  # mask of the data, of the same shape
+    noise: float
 
-    @abstractmethod
-    def residual(self, z: Tensor) -> Tensor:
-        """Return the residuals in units of sigma, ``(B, size)``; zero for masked coordinates."""
+    def seen(self, z: Tensor) -> Tensor:
+        """Return what the data would be without noise, ``(B, *event)``."""
+        return z
 
-    @abstractmethod
-    def size(self) -> Tensor:
-        """Return the number of coordinates that are not masked, ``(rows,)``."""
+    def _squares(self, z: Tensor) -> Tensor:
+        """Return the sums of squared residuals in units of the noise, ``(B,)``."""
+        seen = self.seen(z)
+        error = (_spread(self.data, z) - seen) * _spread(self.known, z)
+        return (error.flatten(1) / self.noise).square().sum(dim=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        return -0.5 * self.residual(z).square().sum(dim=1)
+        return -0.5 * self._squares(z)
 
     def met(self, z: Tensor) -> Tensor:
         """Return whether noise explains the sum of squares: four standard deviations of chi squared."""
-        size = _spread(self.size(), z)
+        size = _spread(self.known.flatten(1).sum(dim=1), z)
         with torch.no_grad():
-            return self.residual(z).square().sum(dim=1) <= size + 4 * (2 * size).sqrt()
+            return self._squares(z) <= size + 4 * (2 * size).sqrt()
 
 
 class Near(_Kernel):
@@ -251,17 +201,9 @@ class Near(_Kernel):
         super().__init__()
         if not sigma > 0:
             raise ValueError(f"sigma must be positive, not {sigma}")
-        self.register_buffer("centre", torch.atleast_2d(z.detach()))
-        self.sigma = float(sigma)
-        self.rows = len(self.centre)  # type: ignore[arg-type]
-
-    centre: Tensor
-
-    def residual(self, z: Tensor) -> Tensor:
-        return (z - _spread(self.centre, z)) / self.sigma
-
-    def size(self) -> Tensor:
-        return self.centre.new_full((self.rows,), self.centre.shape[1])
+        self.register_buffer("data", torch.atleast_2d(z.detach()))
+        self.register_buffer("known", torch.ones_like(self.data))
+        self.noise, self.rows = float(sigma), len(self.data)
 
 
 class Observed(_Kernel):
@@ -309,43 +251,34 @@ class Observed(_Kernel):
         self.x, self.mask, self.sigma, self.operator = x.detach(), mask, sigma, operator
         # Not registered as a submodule, because it belongs to the model.
         object.__setattr__(self, "likelihood", likelihood)
-        if likelihood is not None:
-            self._place(likelihood)
-
-    likelihood: Any
-
-    def _place(self, likelihood: Likelihood) -> None:
+        if likelihood is None:
+            return
         z = next(likelihood.parameters(), self.x).new_zeros(1, likelihood.latent_dim)
         with torch.no_grad():
-            event = self._seen(z).shape[1:]
+            event = self.seen(z).shape[1:]
         if self.x.shape[-len(event) :] != event or self.x.dim() > len(event) + 1:
             raise ValueError(
                 f"the observation x has the shape {tuple(self.x.shape)}, but this model decodes to"
                 f" {tuple(event)}, or (B, {', '.join(map(str, event))})"
             )
-        x = self.x.reshape(-1, *event).to(z)
-        known = x.new_ones(()) if self.mask is None else self.mask.to(x)
-        self.data, self.known, self.rows = x, known.expand_as(x), len(x)
-        noise = getattr(likelihood, "sigma", None) if self.sigma is None else self.sigma
+        self.data = self.x.reshape(-1, *event).to(z)
+        known = self.data.new_ones(()) if mask is None else mask.to(self.data)
+        self.known, self.rows = known.expand_as(self.data), len(self.data)
+        noise = getattr(likelihood, "sigma", None) if sigma is None else sigma
         if noise is None:
             raise ValueError(f"Observed needs a sigma: a {type(likelihood).__name__} has none")
         self.noise = float(noise)
 
+    likelihood: Any
+
     def on(self, likelihood: Likelihood) -> Condition:
         return Observed(self.x, self.mask, self.sigma, self.operator, likelihood)
 
-    def _seen(self, z: Tensor) -> Tensor:
-        x = self.likelihood.mean(z)
-        return x if self.operator is None else self.operator(x)
-
-    def residual(self, z: Tensor) -> Tensor:
+    def seen(self, z: Tensor) -> Tensor:
         if self.likelihood is None:
             raise ValueError("Observed needs a likelihood; model.sample(n, given=...) sets its own")
-        error = (_spread(self.data, z) - self._seen(z)) * _spread(self.known, z)
-        return error.flatten(1) / self.noise
-
-    def size(self) -> Tensor:
-        return self.known.flatten(1).sum(dim=1)
+        x = self.likelihood.mean(z)
+        return x if self.operator is None else self.operator(x)
 
 
 def _spread(data: Tensor, z: Tensor) -> Tensor:

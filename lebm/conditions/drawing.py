@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lebm.conditions.algebra import Condition, Given, as_condition
+from lebm.conditions.algebra import Given, as_condition
 from lebm.errors import UserNotice
 from lebm.samplers.base import LogDensity
 from lebm.samplers.importance import clean_log_weights, weight_ess
@@ -57,7 +58,14 @@ class ConditionalDraws:
 
 
 def draw_given(
-    prior: LogDensity, given: Given, start: Tensor, n: int, generator: RandomSource = None, *, steps: int = 20
+    prior: LogDensity,
+    given: Given,
+    start: Tensor,
+    n: int,
+    generator: RandomSource = None,
+    *,
+    steps: int = 20,
+    latents: Callable[[Tensor], Tensor] | None = None,
 ) -> ConditionalDraws:
     r"""Draw from :math:`p(z)\, e^{c(z)} / Z` by a sequential Monte Carlo sampler (Del Moral et al. 2006).
 
@@ -77,6 +85,7 @@ def draw_given(
         n: number of latents, a multiple of the rows of data inside the condition.
         generator: source of randomness.
         steps: number of transitions after the last selection.
+        latents: function from states of the prior, such as noise, to latents; the identity if ``None``.
 
     Raises:
         ValueError: if ``n`` or P is not a multiple of the rows of data inside the condition.
@@ -90,34 +99,36 @@ def draw_given(
         >>> draws.z.shape, round(float(draws.z.mean()), 1), draws.levels  # N(1, 1/2)
         (torch.Size([1000, 1]), 1.0, 1)
     """
-    condition = as_condition(given)
+    condition, latents = as_condition(given), latents or nn.Identity()
     groups = condition.rows
     if n % groups or len(start) % groups or len(start) < 2 * groups:
         raise ValueError(
             f"{n} samples from {len(start)} particles are not a multiple of the {groups} rows of data in"
             " the condition"
         )
+
+    def tempered(beta: float) -> LogDensity:
+        return lambda state: prior(state) + beta * condition(latents(state))
+
     kernel: MALA | None = None
     state, beta, levels = start.detach(), 0.0, 0
     evidence = torch.zeros(groups, dtype=torch.float64, device=start.device)
-    while True:
+    while beta < 1.0:
         levels += 1
         with torch.no_grad():
-            values = clean_log_weights(condition(state).double()).reshape(groups, -1)
+            values = clean_log_weights(condition(latents(state)).double()).reshape(groups, -1)
         nearer = 1.0 if levels == _LEVELS else _next(values, beta, n // groups)
         weights = (nearer - beta) * values
         evidence += weights.logsumexp(1) - math.log(weights.shape[1])
-        last = nearer == 1.0
-        chosen = _systematic(weights, n // groups if last else weights.shape[1], generator)
+        count, moves = (n // groups, steps) if nearer == 1.0 else (weights.shape[1], _BLOCK)
+        chosen = _systematic(weights, count, generator)
         kernel = _preconditioned(state, weights, kernel)
-        state, beta = state[chosen], nearer
-        if last:
-            break
-        state, _ = _moved(kernel, _tempered(prior, condition, beta), state, generator, _BLOCK)
+        state, acceptance = _moved(kernel, tempered(nearer), state[chosen], generator, moves)
+        beta = nearer
     ess = float(weight_ess(weights, dim=1).min())
-    state, acceptance = _moved(kernel, _tempered(prior, condition, 1.0), state, generator, steps)
     with torch.no_grad():
-        return ConditionalDraws(state, acceptance, ess, levels, evidence, condition.met(state))
+        z = latents(state)
+        return ConditionalDraws(z, acceptance, ess, levels, evidence, condition.met(z))
 
 
 def _next(values: Tensor, beta: float, n: int) -> float:
@@ -145,10 +156,6 @@ def _systematic(log_weights: Tensor, n: int, generator: RandomSource) -> Tensor:
     chosen = torch.searchsorted(cumulative, places, right=True).clamp(max=count - 1)
     order = uniform(generator, (groups, n), dtype=torch.float64, device=chosen.device).argsort(dim=1)
     return (chosen.gather(1, order) + count * torch.arange(groups, device=chosen.device)[:, None]).flatten()
-
-
-def _tempered(prior: LogDensity, condition: Condition, beta: float) -> LogDensity:
-    return lambda z: prior(z) + beta * condition(z)
 
 
 def _preconditioned(state: Tensor, log_weights: Tensor, before: MALA | None) -> MALA:

@@ -24,7 +24,7 @@ from lebm.samplers.metropolis import MALA
 from lebm.samplers.noise import RandomSource, uniform
 
 SEPARATED = 0.999
-"""Held-out accuracy of a stage above which a warning is issued, because its ratio is an extrapolation."""
+"""Accuracy of a stage above which its ratio is an extrapolation."""
 
 HELD_OUT_DRAWS = 5000
 
@@ -205,18 +205,8 @@ def sequential(
         _train(product.active, draw, negatives, training, generator)
         quality = assess(lambda z: -product.active(z), tested, states)
         product.switch()
-        if quality.accuracy > SEPARATED:
-            cure = (
-                "no stage is left to correct it: raise max_stages"
-                if product.complete
-                else "later stages must correct it"
-            )
-            warnings.warn(
-                f"stage {product.finished} separates its held-out samples with accuracy"
-                f" {quality.accuracy:.4f}, so its ratio is an extrapolation; {cure}",
-                UserNotice,
-                stacklevel=2,
-            )
+        if doubt := extrapolation(product, quality.accuracy):
+            warnings.warn(doubt, UserNotice, stacklevel=2)
     annealing = annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30)
     constant = staged_log_z(prior, annealing, generator=generator)
     prior.remember(constant)
@@ -227,6 +217,17 @@ def sequential(
     high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)
     quality = replace(quality, kl_low=quality.kl - low, kl_high=quality.kl + high)
     return LogRatio(product, quality, constant.log_z)
+
+
+def extrapolation(product: RatioProduct, accuracy: float) -> str:
+    """Return the warning of a stage, just finished, whose classes hardly overlap; empty if they overlap."""
+    if accuracy <= SEPARATED:
+        return ""
+    last = "no stage is left to correct it: raise max_stages"
+    return (
+        f"stage {product.finished} separates its samples with accuracy {accuracy:.4f}, so its ratio is an"
+        f" extrapolation; {last if product.complete else 'later stages must correct it'}"
+    )
 
 
 def _train(

@@ -84,21 +84,14 @@ def logistic_loss(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def assess(log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: Tensor) -> Quality:
-    """Measure a log-ratio on held-out samples.
-
-    Args:
-        log_ratio: log-ratio ``(n, d) -> (n,)``.
-        positives: samples of p, ``(n, d)``.
-        negatives: samples of q, ``(m, d)``.
-    """
+    """Measure a log-ratio on held-out samples of p, ``(n, d)``, and of q, ``(m, d)``."""
     with torch.no_grad():
         up, down = log_ratio(positives).double(), log_ratio(negatives).double()
         accuracy = 0.5 * ((up > 0).double().mean() + (down <= 0).double().mean())
         half = NormalDist().inv_cdf(0.5 + 0.95 / 2) * up.std() / math.sqrt(up.shape[0])
         kl = up.mean()
         loss = logistic_loss(-up, -down)
-        values = [accuracy, loss, kl, kl - half, kl + half]
-    return Quality(*(float(value) for value in values))
+    return Quality(*map(float, (accuracy, loss, kl, kl - half, kl + half)))
 
 
 @torch.no_grad()

@@ -26,9 +26,6 @@ from lebm.samplers.chains import PersistentChains
 from lebm.samplers.noise import RandomSource, normal
 from lebm.samplers.targets import Boltzmann
 
-__all__ = ["DualMCMCTeaching"]
-
-
 LEARNING: dict[str, tuple[tuple[str, ...], ...]] = {
     "simultaneous": (("energy", "generator", "encoder"),),
     "alternate": (("generator", "encoder"), ("energy",)),
@@ -230,9 +227,8 @@ class DualMCMCTeaching(LatentModel):
         """Networks that do not learn in the current step."""
         return [network for name, network in self.networks().items() if name not in self.learning]
 
-    # Chains and queries
-
-    # Chains use the model's own precision, because the half precision of autocast rounds small steps away.
+    # Chains, in the model's own precision, because the half precision of autocast rounds small steps away,
+    # and queries
 
     def revise_images(
         self, generated: Tensor, noise: RandomSource = None, steps: int | None = None

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from lebm.component import Component
 from lebm.samplers.chains import of_all_processes
 
-__all__ = ["FitBase"]
-
 
 class FitBase(nn.Module, Component):
     """A schedule that fits the base of a prior to the latest latents of training data.

@@ -23,8 +23,6 @@ from lebm.models.priors import Prior
 from lebm.samplers.base import Sampler
 from lebm.samplers.noise import RandomSource
 
-__all__ = ["JointHierarchicalPrior"]
-
 
 class JointHierarchicalPrior(PriorModel):
     r"""Cui, Wu, Han: *Learning Joint Latent Space EBM Prior Model for Multi-layer Generator*, CVPR 2023, and

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from lebm.estimators.prior_model import PriorModel
 
-__all__ = ["LatentMLE"]
-
 
 class LatentMLE(PriorModel):
     r"""Pang, Han, Nijkamp, Zhu, Wu: *Learning Latent Space Energy-Based Prior Model*, NeurIPS 2020.

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from lebm import checkpoint as checkpoints
 from lebm.checkpoint.rebuild import tried
 from lebm.component import Component, describe
-from lebm.conditions import At, ConditionalDraws, Given, as_condition, draw_given
+from lebm.conditions import ConditionalDraws, Given, as_condition, draw_given
 from lebm.errors import UserError, UserNotice
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.strategies import check_strategy
@@ -35,8 +34,6 @@ from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likeliho
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
-
-__all__ = ["HasLayers", "LatentModel", "Revises", "both_energies", "touch"]
 
 Method = TypeVar("Method", bound="LatentModel")
 
@@ -190,9 +187,7 @@ class LatentModel(LightningModule, Component, ABC):
         start = self.sample_latent(count, steps=steps, generator=generator)
         with torch.inference_mode(False), frozen(prior, self.likelihood, condition):
             state = space.coordinates(start.clone())
-            draws = draw_given(space.target(), At(condition, space.latents), state, n, generator)
-            with torch.no_grad():
-                draws = replace(draws, z=space.latents(draws.z))
+            draws = draw_given(space.target(), condition, state, n, generator, latents=space.latents)
         draws.warn()
         return draws
 

@@ -20,7 +20,7 @@ from lebm.errors import UserError
 from lebm.estimators.latent_model import both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
-from lebm.estimators.stages import StageRecord, StageRule, clear_moments, renew_averages, stage_lines, warn
+from lebm.estimators.stages import StageRecord, StageRule, renew_averages, stage_lines, warn
 from lebm.inference import Inferred
 from lebm.models.likelihoods import Likelihood
 from lebm.models.mixture import GaussianMixture
@@ -28,8 +28,6 @@ from lebm.models.ratios import RatioPrior
 from lebm.samplers.annealed import AnnealedImportanceSampling
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import Noise, RandomSource
-
-__all__ = ["MultiStageNCE"]
 
 
 class MultiStageNCE(PriorModel):
@@ -215,12 +213,13 @@ class MultiStageNCE(PriorModel):
             return None
         if record.kept:
             product.switch(self.warm_start, seed=Noise([(self.seed, "stage", record.stage)]).seeds[0])
-        else:
-            product.discard()
-        clear_moments(optimizer, product.active)
-        if record.kept:
             self._restore_shares()
             self._estimate_log_z(record.stage)
+        else:
+            product.discard()
+        for parameter in product.active.parameters():
+            for moment in optimizer.state.get(parameter, {}).values():  # Adam's moments and step count
+                moment.zero_()
         if self._trainer is not None:
             renew_averages(self.trainer, self, ["prior", "stages"])
             self.trainer.should_stop = self.trainer.should_stop or self.stages.ended

@@ -12,8 +12,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lebm.component import Component
 
-__all__ = ["AdamGroups"]
-
 PerNetwork = float | Mapping[str, float]
 
 

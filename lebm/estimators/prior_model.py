@@ -31,8 +31,6 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
-__all__ = ["PriorModel", "trained"]
-
 
 class PriorModel(LatentModel):
     """Base class of models with a likelihood, a prior, an inference and two chains.
@@ -288,12 +286,8 @@ class PriorModel(LatentModel):
         """Networks that do not learn now: an energy before the fit, or all others after it."""
         if self.fit_base is None:
             return []
-        waits = self.fit_base.pending
-        return [
-            part
-            for name, part in self.networks().items()
-            if (waits if name == "energy" else self.fit_base.only_energy)
-        ]
+        idle, others = {"energy": self.fit_base.pending}, self.fit_base.only_energy
+        return [part for name, part in self.networks().items() if idle.get(name, others)]
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> Any:
         """Count a step, and fit the base if a fit is due."""

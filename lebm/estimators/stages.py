@@ -15,20 +15,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from lebm.component import Component
-from lebm.density_ratio.classifiers import SEPARATED
+from lebm.density_ratio.classifiers import extrapolation
 from lebm.lightning_private import average_of, averages
 from lebm.models.ratios import RatioPrior
-
-__all__ = [
-    "AdaptiveStages",
-    "FixedStages",
-    "StageRecord",
-    "StageRule",
-    "clear_moments",
-    "renew_averages",
-    "stage_lines",
-    "warn",
-]
 
 # Loss of a classifier that does not separate the classes, in nats per pair of a positive and a negative.
 ONE = 2 * math.log(2)
@@ -251,14 +240,6 @@ _RISE = 0.02
 """Largest gain in accuracy of a stage over the one before, above the noise of an accuracy."""
 
 
-def clear_moments(optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
-    """Set Adam's moments and step counts of a network's parameters to zero, in place."""
-    for parameter in network.parameters():
-        for moment in optimizer.state.get(parameter, {}).values():
-            if isinstance(moment, Tensor):
-                moment.zero_()
-
-
 def renew_averages(trainer: Trainer, model: nn.Module, parts: Sequence[str]) -> None:
     """Restart every average of weights (EMA) for some parts of a model, by name."""
     for callback in averages(trainer):
@@ -288,16 +269,12 @@ def warn(history: Sequence[StageRecord], prior: RatioPrior) -> None:
     stage before, so its negatives are not samples of the product of the earlier stages.
     """
     *earlier, record = history
-    if record.kept and record.accuracy > SEPARATED:
-        last = "no stage is left to correct that: raise max_stages"
-        cure = last if prior.tilt.complete else "later stages have to correct that"
-        log.warning(
-            f"stage {record.stage} separates prior and posterior perfectly, so its ratio is an"
-            f" extrapolation; {cure}"
-        )
-    elif record.kept and earlier and record.accuracy > earlier[-1].accuracy + _RISE:
-        log.warning(
+    doubt = extrapolation(prior.tilt, record.accuracy)
+    if not doubt and earlier and record.accuracy > earlier[-1].accuracy + _RISE:
+        doubt = (
             f"stage {record.stage} separates prior and posterior better than stage {earlier[-1].stage}"
             f" ({record.accuracy:.3f} after {earlier[-1].accuracy:.3f}): the chains of prior_sampler do not"
             " follow the product; take a smaller step_size, more steps, or MALA instead of Langevin"
         )
+    if doubt and record.kept:
+        log.warning(doubt)

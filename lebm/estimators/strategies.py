@@ -9,8 +9,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lebm.errors import UserError
 from lebm.lightning_private import syncs_layers
 
-__all__ = ["check_strategy", "refusal"]
-
 _SHARDED = ("fsdp", "modelparallel", "deepspeed")
 """Names of strategies that split one network over several processes, and of their classes."""
 

@@ -150,7 +150,7 @@ def test_annealing_over_linear_stages_finds_the_exact_constant():
 def test_a_stage_that_separates_perfectly_says_so():
     far = lambda n, generator: 30 + torch.randn(n, 2, generator=generator)  # noqa: E731
     prior = RatioPrior(linear_energy(1))
-    with pytest.warns(UserWarning, match="stage 1 separates its held-out samples .* raise max_stages"):
+    with pytest.warns(UserWarning, match="stage 1 separates its samples .* raise max_stages"):
         sequential(
             far,
             prior,

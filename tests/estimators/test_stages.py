@@ -102,7 +102,7 @@ def test_a_stage_that_separates_perfectly_is_reported(caplog):
             )
             record = model.after_step(optimizer)
     assert record.kept
-    assert "stage 1 separates prior and posterior perfectly" in caplog.text
+    assert "stage 1 separates its samples with accuracy 1.0000" in caplog.text
     assert "raise max_stages" in caplog.text
 
 
