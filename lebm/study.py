@@ -43,7 +43,7 @@ import yaml
 from lebm.errors import UserError, tell
 from lebm.run.folder import stored_json
 
-__all__ = ["Study", "figures", "fitting", "grid", "machine", "spread", "value_of"]
+__all__ = ["Study", "figures", "fitting", "grid", "machine", "value_of"]
 
 FLAGS = {
     "held_out_label": "data.init_args.held_out_label",
@@ -278,20 +278,15 @@ def shown(
         return str(len(cells))
     values = [value_of(cell, figure) for cell in cells]
     known = [value for value in values if value[0] is not None]
+    if not known:
+        return ""
     if not ends:
-        return _number(form, over(value[0] for value in known)) if known else ""
+        return _number(form, over(value[0] for value in known))
     if len(known) == 1 and known[0][1] is not None:
         value, low, high = (_number(form, end) for end in known[0])
         return f"{value} ({low} to {high})"
-    return spread([value[0] for value in known], form, over)
-
-
-def spread(values: Sequence[float | None], form: str, middle: Callable[[list[float]], float]) -> str:
-    """Return the mean or median of the known values, with the lowest and highest if they differ."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return ""
-    centre, low, high = (form.format(value) for value in (middle(known), known[0], known[-1]))
+    numbers = sorted(value[0] for value in known)
+    centre, low, high = (form.format(number) for number in (over(numbers), numbers[0], numbers[-1]))
     return centre if low == high else f"{centre} ({low} to {high})"
 
 

@@ -30,7 +30,7 @@ _HIDDEN = {
 _AT_ONCE = 8  # images
 
 
-def condition(argv: list[str]) -> int:
+def condition(argv: list[str]) -> None:
     """Run ``lebm condition RUN --data FOLDER``."""
     parser = run_parser(
         "condition",
@@ -68,7 +68,6 @@ def condition(argv: list[str]) -> int:
     )
     word = words[0] if words[0].isalnum() else f"'{words[0]}'"
     tell(f"lebm: next: lebm sample {chosen.run} --class {word}")
-    return 0
 
 
 def _weights(run: Opened) -> dict[str, str | None]:
@@ -106,7 +105,7 @@ def class_condition(run: Opened) -> Condition:
         raise UserError(f"--class {chosen.classes}: {error}") from error
 
 
-def restore(argv: list[str]) -> int:
+def restore(argv: list[str]) -> None:
     """Run ``lebm restore RUN --data FOLDER``."""
     parser = run_parser(
         "restore",
@@ -178,7 +177,6 @@ def restore(argv: list[str]) -> int:
         f" {fmean(part.acceptance for part in draws):.2f}, at least"
         f" {min(part.ess for part in draws):.0f} effective particles per image"
     )
-    return 0
 
 
 def _mask(name: str, height: int, width: int) -> Tensor:

@@ -73,6 +73,7 @@ def _overview() -> str:
 
 def run(argv: list[str]) -> int:
     """Run the verb named by the first word and return the exit status."""
+    path = list(sys.path)
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(_overview(), flush=True)
@@ -81,8 +82,11 @@ def run(argv: list[str]) -> int:
             print(f"lebm {__version__}")
             return 0
         verb = _verb(argv[0])
-        with _own_modules(argv[1:]), _notices_as_lines():
-            return verb(argv[1:])
+        if any(word.partition("=")[0] == "--trust" for word in argv):
+            # as ``python -m`` does, but last, so files of the folder cannot replace installed modules
+            sys.path.append(os.getcwd())
+        with _notices_as_lines():
+            return verb(argv[1:]) or 0
     except SystemExit as stop:  # argparse has printed its message, or a signal ended the run
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -92,20 +96,8 @@ def run(argv: list[str]) -> int:
         return 0
     except (OSError, ValueError) as error:  # a UserError is a ValueError
         return fail(str(error), 2)
-
-
-@contextlib.contextmanager
-def _own_modules(words: list[str]) -> Iterator[None]:
-    """Make modules of the working folder importable for ``--trust``, as ``python -m`` does. The folder comes
-    last, so its files cannot replace installed modules.
-    """
-    before = list(sys.path)
-    if any(word.partition("=")[0] == "--trust" for word in words):
-        sys.path.append(os.getcwd())
-    try:
-        yield
     finally:
-        sys.path[:] = before
+        sys.path[:] = path
 
 
 @contextlib.contextmanager
@@ -126,7 +118,7 @@ def _notices_as_lines() -> Iterator[None]:
         yield
 
 
-def _verb(word: str) -> Callable[[list[str]], int]:
+def _verb(word: str) -> Callable[[list[str]], int | None]:
     if word.startswith("-"):
         raise UserError(f"the verb comes first, as in: lebm fit {word} ...; lebm --help lists the verbs")
     if word not in VERBS:

@@ -28,27 +28,8 @@ FEATURES = {
 }
 
 
-def evaluate(argv: list[str]) -> int:
+def evaluate(argv: list[str]) -> None:
     """Run ``lebm evaluate RUN...``."""
-    chosen = _parser().parse_args(argv)
-    if chosen.out is not None and len(chosen.run) > 1:
-        raise UserError("--out names one file for several runs; leave it out for one file per run folder")
-    if chosen.out is not None:
-        free(chosen.out, chosen.force)
-    for run in chosen.run:
-        check_run(run)
-    check_data(chosen.data)
-    for data in chosen.ood:
-        check_data(data, "--ood")
-    for suite in chosen.suite or ():
-        check_suite(suite)
-    for run in chosen.run:
-        target = chosen.out or beside(run, "evaluation.json")
-        _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
-    return 0
-
-
-def _parser() -> VerbParser:
     description = "Measure trained models; write figures with intervals to evaluation.json and a table."
     parser = run_parser("evaluate", description, several=True, split=None)
     own = "or your own MODULE.FUNCTION with --trust MODULE (default: all)"
@@ -65,7 +46,21 @@ def _parser() -> VerbParser:
             default = list(option.default) if isinstance(option.default, tuple) else option.default
             parser.add_argument(name, default=default, **kind, **option.metadata)
     parser.set_defaults(batch_size=Settings.batch_size)
-    return parser
+    chosen = parser.parse_args(argv)
+    if chosen.out is not None:
+        if len(chosen.run) > 1:
+            raise UserError("--out names one file for several runs; leave it out for one file per run folder")
+        free(chosen.out, chosen.force)
+    for run in chosen.run:
+        check_run(run)
+    check_data(chosen.data)
+    for data in chosen.ood:
+        check_data(data, "--ood")
+    for suite in chosen.suite or ():
+        check_suite(suite)
+    for run in chosen.run:
+        target = chosen.out or beside(run, "evaluation.json")
+        _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
 
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
@@ -174,7 +169,7 @@ def _measured(suite: dict[str, Any]) -> str:
     return f"{protocol['name']}{features}, {suite['wall_time_seconds']:.0f} s{missing}"
 
 
-def report(argv: list[str]) -> int:
+def report(argv: list[str]) -> None:
     """Run ``lebm report RUN... [--out FILE]``."""
     parser = VerbParser("report", "Write one self-contained HTML page that compares runs.")
     runs = "run folders; lebm evaluate RUN adds figures and curves"
@@ -189,4 +184,3 @@ def report(argv: list[str]) -> int:
 
     size = write(chosen.run, chosen.out)
     tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
-    return 0

@@ -21,7 +21,7 @@ def _parser(verb: str, description: str) -> VerbParser:
     return parser
 
 
-def export(argv: list[str]) -> int:
+def export(argv: list[str]) -> None:
     """Run ``lebm export RUN FILE.safetensors``."""
     parser = _parser("export", "Write the model of a run as one safetensors file, for example to share it.")
     parser.add_argument("file", type=Path, help="NAME.safetensors")
@@ -38,10 +38,9 @@ def export(argv: list[str]) -> int:
         f"lebm: {type(model).__name__}, {model.loaded_weights} weights of {chosen.run}, in {chosen.file}"
         f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256(chosen.file)})"
     )
-    return 0
 
 
-def push(argv: list[str]) -> int:
+def push(argv: list[str]) -> None:
     """Run ``lebm push RUN USER/NAME``."""
     parser = _parser(
         "push",
@@ -71,4 +70,3 @@ def push(argv: list[str]) -> int:
         (folder / hub.CARD).write_text(card, encoding="utf-8")
         address = hub.push(chosen.name, folder, chosen.private)
     tell(f"lebm: {chosen.run} is now {hub.PREFIX}{repository} ({address})")
-    return 0

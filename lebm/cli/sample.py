@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def sample(argv: list[str]) -> int:
+def sample(argv: list[str]) -> None:
     """Run ``lebm sample RUN -n 64``."""
     purpose = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
     parser = run_parser("sample", purpose, split="")
@@ -53,7 +53,7 @@ def sample(argv: list[str]) -> int:
         x = _decoded(x, chosen)
     if run.model.sentences is not None:
         say(run.model.sentences.spell(x), chosen.out)
-        return 0
+        return
     if chosen.format == "png-files" and is_image(x):
         target = target_file(chosen, "samples", "")
         for number, image in enumerate(x):
@@ -66,7 +66,6 @@ def sample(argv: list[str]) -> int:
     run.report(what, target, chain)
     if note:
         tell(note)
-    return 0
 
 
 def _drawn(run: Opened) -> Tensor:
