@@ -116,7 +116,10 @@ def read(path: str | Path, described: bool = True) -> dict[str, Any]:
 
 def _opened(path: Path, described: bool) -> dict[str, Any]:
     stored = path.read_bytes()
-    sealed = _is_sealed(stored)
+    comment = stored[-_COMMENT:]
+    sealed = comment.startswith(_MARK)
+    if sealed and comment != _MARK + hashlib.sha256(stored[:-_COMMENT]).hexdigest().encode():
+        raise ValueError("its checksum is wrong")
     content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     version = content.get("lebm_format", 0) if isinstance(content, dict) else None
     if (
@@ -175,13 +178,3 @@ def seal(file: BinaryIO) -> None:
     file.write(_COMMENT.to_bytes(2, "little"))
     file.seek(0)
     file.write(_MARK + hashlib.sha256(file.read()).hexdigest().encode())
-
-
-def _is_sealed(content: bytes) -> bool:
-    """Return whether a file ends with a checksum, which must be correct."""
-    comment = content[-_COMMENT:]
-    if not comment.startswith(_MARK):
-        return False
-    if comment != _MARK + hashlib.sha256(content[:-_COMMENT]).hexdigest().encode():
-        raise ValueError("its checksum is wrong")
-    return True

@@ -17,7 +17,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -38,7 +37,7 @@ from lebm.files import remove_folder
 from lebm.run import folder as runs
 from lebm.run.callbacks import Preempted
 from lebm.run.folder import sole_writer
-from lebm.run.loggers import log_model, stored_run_id, with_ends
+from lebm.run.loggers import log_model, with_ends
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -53,7 +52,7 @@ _LOST = re.compile("connection (closed|reset) by peer|timed out waiting|broken p
 
 
 class FinishedError(Exception):
-    """Nothing is left to train."""
+    """An error for a resumed run with nothing left to train."""
 
 
 class TrainingCLI(RecipeCLI):
@@ -80,12 +79,6 @@ class TrainingCLI(RecipeCLI):
             request.settings.insert(0, Setting("model", content.get("hyper_parameters"), None))
         super().__init__(request)
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        trainer = super().instantiate_trainer(**kwargs)
-        begin = LambdaCallback(on_train_start=lambda *_: setattr(self, "begun", True))
-        trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
-        return trainer
-
     def prepare_run(self) -> None:
         if self.request.verb == "fit":
             self._prepare_fit()
@@ -101,7 +94,7 @@ class TrainingCLI(RecipeCLI):
             )
         if self.request.resume or self.request.verb != "fit":
             self.first_step = content.get("global_step", 0) if self.request.resume else sys.maxsize
-            self.wandb_id = stored_run_id(content)
+            self.wandb_id = content.get("callbacks", {}).get("WandbRun", {}).get("run_id")
         self.stored_model = content.get("hyper_parameters")
         if self.request.resume:
             self._stop_if_finished(content)
@@ -191,6 +184,8 @@ def _run(request: Request, held: contextlib.ExitStack) -> int:
             tell(f"lebm: {verb} in {cli.run_dir}{source}")
             for note in cli.notes:
                 tell(f"lebm: {note}")
+        begin = LambdaCallback(on_train_start=lambda *_: setattr(cli, "begun", True))
+        cli.trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
         go = getattr(cli.trainer, verb)
         go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
         if cli.trainer.state.status == TrainerStatus.INTERRUPTED:

@@ -116,6 +116,11 @@ def summary(
 ) -> dict[str, Any]:
     """Return the settings and results of a run as plain values; ``started`` is its ``time.time()``."""
     measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
+    described = chains = None
+    with contextlib.suppress(Exception):  # as for the data of a run that failed early
+        described = data.describe_split()
+    with contextlib.suppress(Exception):
+        chains = model.chain_settings
     return {
         "status": status,
         "recipe": recipe,
@@ -133,8 +138,8 @@ def summary(
         # as logged, because callbacks see the mean loss of the last epoch
         "metrics": plain({**trainer.callback_metrics, **trainer.logged_metrics}),
         "protocols": plain({type(part).__name__: part.protocol for part in measuring}),
-        "data": plain(_guarded(lambda: data.describe_split())),
-        "chains": plain(_guarded(lambda: model.chain_settings)),
+        "data": plain(described),
+        "chains": plain(chains),
     }
 
 
@@ -174,8 +179,11 @@ def hardware() -> dict[str, Any]:
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return {
-        "cpu": _cpu_model(),
+        "cpu": next(names, platform.processor() or "unknown"),
         "cores": os.cpu_count(),
         "usable_cores": usable,
         "threads": torch.get_num_threads(),
@@ -200,31 +208,14 @@ def stored_json(run: Path, name: str) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Convert a value to numbers, strings, lists and mappings; a non-finite number becomes ``None``."""
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
     if isinstance(value, list | tuple | set):
         return [plain(item) for item in value]
     return str(value)
-
-
-def _guarded(ask: Any) -> Any:
-    """Return the result of a call, or ``None`` if it fails, as for the data of a run that failed early."""
-    try:
-        return ask()
-    except Exception:
-        return None
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")

@@ -88,11 +88,6 @@ class WandbRun(Callback):
         self.run_id = self.run_id or state_dict.get("run_id")
 
 
-def stored_run_id(content: Mapping[str, Any]) -> str | None:
-    """Return the Weights & Biases run id stored in the content of a checkpoint, or ``None``."""
-    return content.get("callbacks", {}).get("WandbRun", {}).get("run_id")
-
-
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
