@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import nn
 
-from lebm import hub, pretrained
+from lebm import hub
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import filled, uncompiled
 from lebm.errors import UserError, UserNotice, printable
@@ -37,23 +37,8 @@ log = logging.getLogger("lebm.checkpoint")
 
 def find_checkpoint(run_or_file: str | Path) -> Path:
     """Return the newest good checkpoint of a run folder, or the file itself."""
-    path = _located(run_or_file)
+    path = hub.located(run_or_file)
     return newest(path)[0] if path.is_dir() else path
-
-
-def _located(run_or_file: str | Path) -> Path:
-    """Return the run folder or file of a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
-
-    A model of the Hub is downloaded, unless the revision is cached.
-    """
-    path, name = Path(run_or_file), str(run_or_file)
-    if path.exists():
-        return path
-    if name.startswith(pretrained.PREFIX):
-        return pretrained.find(name)
-    if name.startswith(hub.PREFIX):
-        return hub.fetch(name)
-    raise UserError(f"{path}: no such run folder or checkpoint")
 
 
 def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -62,15 +47,13 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
     The checkpoint is ``checkpoints/last.ckpt``, unless it is damaged or missing, or a killed run has left a
     later one. A damaged file is named in a warning, or in the error if no other file is good.
     """
-    path = _located(run_or_file)
+    path = hub.located(run_or_file)
     if not path.is_dir():
         return path, read(path)
     folder = path / "checkpoints"
     files = {file: re.search(r"step=(\d+)", file.name) for file in folder.glob("[!.]*.ckpt")}
     found = {file: int(step[1]) if step else -1 for file, step in files.items()}
     ordered = sorted(found, key=lambda f: (f.name != "last.ckpt", -found[f], -f.lstat().st_mtime_ns))
-    if not ordered:
-        raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
     refused: list[str] = []
     best: tuple[Path, dict[str, Any]] | None = None
     for file in ordered:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lebm import hub
 from lebm.cli.flags import free
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.files import replaced, write_text
-from lebm.run.folder import check_run, free_name
+from lebm.run.folder import free_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ class Opened:
     """
 
     def __init__(self, chosen: argparse.Namespace) -> None:
-        check_run(chosen.run)
+        hub.located(chosen.run, download=False)
         check_data(getattr(chosen, "data", None))
         if chosen.out is not None and not chosen.out.is_dir():
             free(chosen.out, chosen.force)

@@ -9,13 +9,14 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lebm import hub
 from lebm.cli.common import Opened, beside
 from lebm.cli.flags import VerbParser, count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.settings import SUITE_NAMES, Settings, check_suite
 from lebm.files import sha256
-from lebm.run.folder import check_run, hardware, plain, versions, write_json
+from lebm.run.folder import hardware, plain, versions, write_json
 
 if TYPE_CHECKING:
     from lebm.evaluation.context import SentenceSubject, Subject
@@ -52,7 +53,7 @@ def evaluate(argv: list[str]) -> None:
             raise UserError("--out names one file for several runs; leave it out for one file per run folder")
         free(chosen.out, chosen.force)
     for run in chosen.run:
-        check_run(run)
+        hub.located(run, download=False)
     check_data(chosen.data)
     for data in chosen.ood:
         check_data(data, "--ood")

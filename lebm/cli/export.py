@@ -9,7 +9,7 @@ from lebm import hub
 from lebm.cli.flags import VerbParser, add_weights, free
 from lebm.errors import tell
 from lebm.files import sha256
-from lebm.run.folder import check_run, plain, write_json
+from lebm.run.folder import plain, write_json
 
 
 def _parser(verb: str, description: str) -> VerbParser:
@@ -27,7 +27,7 @@ def export(argv: list[str]) -> None:
     parser.add_argument("file", type=Path, help="NAME.safetensors")
     parser.flag("--force", "replace FILE if it exists", action="store_true")
     chosen = parser.parse_args(argv)
-    check_run(chosen.run)
+    hub.located(chosen.run, download=False)
     free(chosen.file, chosen.force, "name")
     from lebm.run import provenance
 
@@ -51,7 +51,7 @@ def push(argv: list[str]) -> None:
     parser.flag("--license", "licence of the weights, such as apache-2.0 (default: none)")
     parser.flag("--private", "private visibility of a new repository", action="store_true")
     chosen = parser.parse_args(argv)
-    check_run(chosen.run)
+    hub.located(chosen.run, download=False)
     repository = hub.parsed(chosen.name)[0]
     hub.need_token(chosen.name)
     from lebm import checkpoint

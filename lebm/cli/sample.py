@@ -50,7 +50,13 @@ def sample(argv: list[str]) -> None:
         x, note = _of_class(run)
         what += f" of class {chosen.classes}"
     if chosen.decode is not None:
-        x = _decoded(x, chosen)
+        other = Opened(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
+        if x.shape[1:] != (other.model.latent_dim,):
+            raise UserError(
+                f"--decode {chosen.decode}: expected latents of {other.model.latent_dim} numbers, but the"
+                f" samples of {chosen.run} have the shape {tuple(x.shape[1:])}"
+            )
+        x = other.decoded(x)
     if run.model.sentences is not None:
         say(run.model.sentences.spell(x), chosen.out)
         return
@@ -101,14 +107,3 @@ def _of_class(run: Opened) -> tuple[Tensor, str]:
         f"lebm: the classifier agrees with {int(draws.met.sum())} of {chosen.n}; acceptance"
         f" {draws.acceptance:.2f}, {draws.ess:.0f} effective draws of the prior, levels {draws.levels}"
     )
-
-
-def _decoded(z: Tensor, chosen: argparse.Namespace) -> Tensor:
-    """Decode samples ``(n, d)``, latents of another run, by the generator of that run."""
-    other = Opened(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
-    if z.shape[1:] != (other.model.latent_dim,):
-        raise UserError(
-            f"--decode {chosen.decode}: expected latents of {other.model.latent_dim} numbers, but the"
-            f" samples of {chosen.run} have the shape {tuple(z.shape[1:])}"
-        )
-    return other.decoded(z)

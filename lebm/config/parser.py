@@ -133,7 +133,7 @@ class RecipeCLI(LightningCLI):
         chosen = self.config_init.trainer
         callbacks, plugins = _listed(chosen.callbacks), _listed(chosen.plugins)
         if not any(isinstance(p, ClusterEnvironment) for p in plugins) and SLURMEnvironment.detect():
-            plugins += [SLURMEnvironment(auto_requeue=False)]  # its signal handler saves
+            plugins += [SLURMEnvironment(auto_requeue=False)]  # requeueing saves in a signal handler
         ours: list[Any] = [SameShape(), WandbRun()]
         standard: dict[type, type] = {ChainHealth: ChainHealth, Divergence: Divergence}
         if chosen.enable_progress_bar is not False:

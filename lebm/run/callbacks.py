@@ -44,11 +44,7 @@ log = logging.getLogger("lebm.cli")
 
 
 class Preempted(SystemExit):
-    """The request of the signal ``number`` to stop the run."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
+    """The request of a signal to stop the run, with the exit status 128 plus its number."""
 
 
 class Preemption(Callback):
@@ -91,7 +87,7 @@ class Preemption(Callback):
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
             number = int(asked)
         if number:
-            raise Preempted(number)
+            raise Preempted(128 + number)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._before.items():

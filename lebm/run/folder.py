@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lebm import hub, pretrained
 from lebm._version import __version__
 from lebm.errors import UserError
 from lebm.files import write_text
@@ -96,19 +95,6 @@ def free_name(path: Path, suffix: str = "") -> Path:
     names = (Path(f"{path}{number}{suffix}") for number in numbers)
     # A broken link counts as taken, because writing would follow it.
     return next(name for name in names if not os.path.lexists(name))
-
-
-def check_run(path: Path) -> None:
-    """Reject a path that is not a run folder with a checkpoint, a file or a model name, without torch."""
-    name = str(path)
-    if not path.exists() and name.startswith(pretrained.PREFIX):
-        pretrained.find(name)
-    elif not path.exists() and name.startswith(hub.PREFIX):
-        hub.parsed(name)
-    elif not path.exists():
-        raise UserError(f"{path}: no such run folder or checkpoint")
-    if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):
-        raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
 
 
 def summary(
