@@ -15,18 +15,6 @@ from typing import Any
 
 from lebm.errors import UserError
 
-__all__ = [
-    "EMBEDDED",
-    "HUB_NAME",
-    "UNFINISHED",
-    "embedded",
-    "remove_folder",
-    "replaced",
-    "sha256",
-    "short_hash",
-    "write_text",
-]
-
 UNFINISHED = ".unfinished"
 """Suffix of files that are being written; a killed process may leave one behind."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

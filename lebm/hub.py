@@ -15,8 +15,6 @@ from pathlib import Path
 from lebm import pretrained
 from lebm.errors import UserError
 
-__all__ = ["CARD", "CONFIG", "MODEL", "PREFIX", "fetch", "located", "need_token", "parsed", "push"]
-
 PREFIX = "hub:"
 """Prefix of a model on the Hub, wherever a run can be named."""
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

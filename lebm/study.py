@@ -43,8 +43,6 @@ import yaml
 from lebm.errors import UserError, tell
 from lebm.run.folder import stored_json
 
-__all__ = ["Study", "figures", "fitting", "grid", "machine", "value_of"]
-
 FLAGS = {
     "held_out_label": "data.init_args.held_out_label",
     "latents": "latent_dim",
@@ -86,10 +84,6 @@ class Study:
         place = self.place.resolve()
         return f"{place.parent.name}/{place.name}" if place.parent.name == "studies" else place.name
 
-    def stored(self) -> list[Cell]:
-        """Return the lines of the results."""
-        return read_cells(self.results)
-
     def planned(self, only: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield name and settings of each cell: `each`, times the product of its axes, cases first."""
         for name in only or ():
@@ -104,7 +98,7 @@ class Study:
 
     def run(self, folder: Path, only: Iterable[str] | None = None, data: Path | None = None) -> list[str]:
         """Train and measure the cells without a line; return the names of failed cells."""
-        failed, done = [], [(cell["cell"], cell["settings"]) for cell in self.stored()]
+        failed, done = [], [(cell["cell"], cell["settings"]) for cell in read_cells(self.results)]
         for name, settings in self.planned(only):
             if (name, settings) in done:
                 continue
@@ -177,8 +171,8 @@ class Study:
             wanted = dict(wanted)
             printed = wanted.pop("printed", {})
             other = wanted.pop("study", None)
-            cells = self.stored() if other is None else read_cells(self.results.with_name(f"{other}.jsonl"))
-            own = [] if printed else fitting(cells, wanted)
+            file = self.results if other is None else self.results.with_name(f"{other}.jsonl")
+            own = [] if printed else fitting(read_cells(file), wanted)
             texts = {key[1:]: value for key, value in wanted.items() if key[0] == "$"}
             row = [str(printed.get(title, "")) for title in table["columns"]]
             for place, (figure, form, *narrower) in enumerate(table["columns"].values() if own else ()):

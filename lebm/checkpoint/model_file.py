@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lebm.checkpoint.rebuild import uncompiled
@@ -48,8 +49,6 @@ def write_model_file(
         dtype: ``"float16"`` stores single-precision numbers in half the space where half precision can
             represent them. They become single precision again when the file is opened.
     """
-    from safetensors.torch import save
-
     if not is_model_file(path):
         raise UserError(f"{path}: the name of a model file ends with {SUFFIX}")
     content = uncompiled(model.state_dict())
@@ -70,8 +69,6 @@ def read_model_file(path: Path) -> dict[str, Any]:
     """Return ``state_dict``, ``hyper_parameters`` (the description) and ``facts`` of an untrusted file.
     Errors of safetensors and JSON are not converted, and do not name the file.
     """
-    from safetensors.torch import load
-
     content = path.read_bytes()
     tensors = load(content)
     header = json.loads(content[8 : _start(content)]).get("__metadata__", {})

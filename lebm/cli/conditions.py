@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lebm.cli.common import Opened, beside, is_image
 from lebm.cli.flags import count, free, run_parser
 from lebm.errors import UserError, tell
+from lebm.files import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,6 @@ def condition(argv: list[str]) -> None:
 def _weights(run: Opened) -> dict[str, str | None]:
     """Return the identity of the weights that a classifier is fitted to."""
     from lebm.checkpoint import find_checkpoint
-    from lebm.files import sha256
 
     file = find_checkpoint(run.chosen.run)
     return {"weights": run.model.loaded_weights, "checkpoint_sha256": sha256(file)}

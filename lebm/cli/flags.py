@@ -63,9 +63,8 @@ def run_parser(
     parser.flag("--steps", text, type=partial(count, least=0), default=steps)
     parser.flag("--seed", "random seed of the chains (default: the seed of the run)", type=int)
     add_weights(parser)
-    devices = ("auto", "cpu", "cuda")
     device = "device of the model; auto uses a GPU if there is one"
-    parser.flag("--device", device, choices=devices, default="auto")
+    parser.flag("--device", device, choices=("auto", "cpu", "cuda"), default="auto")
     batch = "number of rows per batch, which does not change the result"
     parser.flag("--batch-size", batch, type=count, default=100)
     parser.flag("--out", "output file (default: a new file in the run folder)", type=Path)

@@ -157,19 +157,16 @@ class RunCheckpoint(ModelCheckpoint):
             average.on_train_batch_end(trainer, pl_module, None, None, 0)  # no effect for a seen step
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
-        elif isinstance(trainer.strategy, DDPStrategy) and self._should_save_on_exception(trainer):
-            self._save_alone(trainer)
-
-    def _save_alone(self, trainer: Trainer) -> None:
-        """Save without the other processes, which hold equal weights and may be dead or waiting."""
-        assert self.dirpath is not None
-        if not trainer.is_global_zero:
             return
-        try:
-            content = checkpoint_content(trainer)
-            trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
-        except Exception as error:  # for example, chains were not gathered
-            log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
+        # without the other processes, which hold equal weights and may be dead or waiting
+        alone = trainer.is_global_zero and isinstance(trainer.strategy, DDPStrategy)
+        if alone and self._should_save_on_exception(trainer):
+            try:
+                content = checkpoint_content(trainer)
+                target = Path(self.dirpath) / "last.ckpt"  # type: ignore[arg-type]
+                trainer.strategy.checkpoint_io.save_checkpoint(content, target)
+            except Exception as error:  # for example, chains were not gathered
+                log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
 
 
 class SaveConfig(SaveConfigCallback):

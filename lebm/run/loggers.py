@@ -45,19 +45,16 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
         if not self._columns:
-            self._open()
+            # The last row of a killed run may lack its step.
+            whole = (old for old in self._read() if (old.get("step") or "").isdigit())
+            rows = [old for old in whole if int(old["step"]) < self.first_step]
+            self._columns = list(dict.fromkeys(["step", "epoch", *(name for old in rows for name in old)]))
+            self._rewrite(rows)
         if fresh := [name for name in row if name not in self._columns]:
             self._columns += fresh
             self._rewrite(self._read())
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
-
-    def _open(self) -> None:
-        # The last row of a killed run may lack its step.
-        whole = (row for row in self._read() if (row.get("step") or "").isdigit())
-        rows = [row for row in whole if int(row["step"]) < self.first_step]
-        self._columns = list(dict.fromkeys(["step", "epoch", *(name for row in rows for name in row)]))
-        self._rewrite(rows)
 
     def _read(self) -> list[dict[str, str]]:
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
