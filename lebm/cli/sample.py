@@ -50,13 +50,13 @@ def sample(argv: list[str]) -> None:
         x, note = _of_class(run)
         what += f" of class {chosen.classes}"
     if chosen.decode is not None:
-        other = Opened(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
-        if x.shape[1:] != (other.model.latent_dim,):
+        decoder = Opened(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
+        if x.shape[1:] != (decoder.model.latent_dim,):
             raise UserError(
-                f"--decode {chosen.decode}: expected latents of {other.model.latent_dim} numbers, but the"
+                f"--decode {chosen.decode}: expected latents of {decoder.model.latent_dim} numbers, but the"
                 f" samples of {chosen.run} have the shape {tuple(x.shape[1:])}"
             )
-        x = other.decoded(x)
+        x = decoder.decoded(x)
     if run.model.sentences is not None:
         say(run.model.sentences.spell(x), chosen.out)
         return
