@@ -77,12 +77,8 @@ class Study:
             )
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
-
-    @property
-    def _name(self) -> str:
-        """The plan in commands, with its folder if the folder is called studies."""
-        place = self.place.resolve()
-        return f"{place.parent.name}/{place.name}" if place.parent.name == "studies" else place.name
+        folder = plan.resolve().parent.name
+        self._name = f"studies/{plan.name}" if folder == "studies" else plan.name  # in commands
 
     def planned(self, only: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield name and settings of each cell: `each`, times the product of its axes, cases first."""
@@ -272,15 +268,15 @@ def shown(
         return str(len(cells))
     values = [value_of(cell, figure) for cell in cells]
     known = [value for value in values if value[0] is not None]
-    if not known:
+    numbers = [number for number, *_ in values if number is not None]
+    if not numbers:
         return ""
     if not ends:
-        return _number(form, over(value[0] for value in known))
+        return _number(form, over(numbers))
     if len(known) == 1 and known[0][1] is not None:
         value, low, high = (_number(form, end) for end in known[0])
         return f"{value} ({low} to {high})"
-    numbers = sorted(value[0] for value in known)
-    centre, low, high = (form.format(number) for number in (over(numbers), numbers[0], numbers[-1]))
+    centre, low, high = (form.format(number) for number in (over(numbers), min(numbers), max(numbers)))
     return centre if low == high else f"{centre} ({low} to {high})"
 
 
