@@ -77,8 +77,8 @@ class Study:
             )
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
-        folder = plan.resolve().parent.name
-        self._name = f"studies/{plan.name}" if folder == "studies" else plan.name  # in commands
+        place = plan.resolve()
+        self._name = f"studies/{place.name}" if place.parent.name == "studies" else place.name  # in commands
 
     def planned(self, only: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield name and settings of each cell: `each`, times the product of its axes, cases first."""
