@@ -37,7 +37,7 @@ from lebm.files import remove_folder
 from lebm.run import folder as runs
 from lebm.run.callbacks import Preempted
 from lebm.run.folder import sole_writer
-from lebm.run.loggers import log_model, with_ends
+from lebm.run.loggers import with_ends
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -240,13 +240,21 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
 
 
 def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) -> None:
-    """Store the summary in a Weights & Biases run, and its model if the recipe requests it."""
+    """Store the summary in a Weights & Biases run, and ``last.ckpt`` as an artifact if ``log_model`` asks."""
+    import wandb
+
     values = with_ends(content["metrics"])
     run.summary.update({"run" if verb == "fit" else verb: content, **values})
-    if verb == "fit" and content["status"] == "finished":
-        facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
-        metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
-        log_model(run, cli.recipe.trainer.logger, cli.run_dir, metadata)
+    chosen = cli.recipe.trainer.logger if verb == "fit" and content["status"] == "finished" else None
+    facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
+    metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
+    for block in chosen if isinstance(chosen, list) else [chosen]:
+        arguments = (block.get("init_args") or {}) if hasattr(block, "get") else {}
+        if arguments.get("log_model"):
+            name = arguments.get("checkpoint_name") or f"model-{run.id}"
+            artifact = wandb.Artifact(name, type="model", metadata=metadata)
+            artifact.add_file(str(cli.run_dir / "checkpoints" / "last.ckpt"), name="last.ckpt")
+            run.log_artifact(artifact, aliases=["latest", "last"])
 
 
 def quiet() -> None:

@@ -88,7 +88,7 @@ class WandbRun(Callback):
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
-    With ``log_model: true``, lebm logs the last checkpoint by :func:`log_model`; with ``all``, Lightning logs
+    With ``log_model: true``, lebm logs the last checkpoint at the end; with ``all``, Lightning logs
     the other checkpoints too. Lightning rejects both offline, so such a run is offline by the ``mode`` of
     wandb. The Weights & Biases run ``wandb_id`` is continued.
 
@@ -165,16 +165,3 @@ def with_ends(metrics: Mapping[str, Any]) -> dict[str, float]:
         if value is not None:
             named[f"{base}/{end}" if end in ("low", "high") and base in metrics else name] = value
     return named
-
-
-def log_model(run: Any, loggers: Any, run_dir: Path, metadata: Mapping[str, Any]) -> None:
-    """Log ``checkpoints/last.ckpt`` as an artifact, if ``log_model`` of ``trainer.logger`` asks."""
-    import wandb
-
-    for block in loggers if isinstance(loggers, list) else [loggers]:
-        arguments = (block.get("init_args") or {}) if hasattr(block, "get") else {}
-        if arguments.get("log_model"):
-            name = arguments.get("checkpoint_name") or f"model-{run.id}"
-            artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
-            artifact.add_file(str(run_dir / "checkpoints" / "last.ckpt"), name="last.ckpt")
-            run.log_artifact(artifact, aliases=["latest", "last"])
