@@ -7,8 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import Opened, beside, is_image
-from lebm.cli.flags import count, free, run_parser
+from lebm.cli.common import Opened, beside, count, free, is_image, run_parser
 from lebm.errors import UserError, tell
 from lebm.files import sha256
 

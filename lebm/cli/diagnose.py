@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import Opened, home
-from lebm.cli.flags import count, run_parser
+from lebm.cli.common import Opened, count, home, run_parser
 from lebm.errors import UserError, tell
 from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json

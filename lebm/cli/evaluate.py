@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm import hub
-from lebm.cli.common import Opened, beside
-from lebm.cli.flags import VerbParser, count, free, run_parser
+from lebm.cli.common import Opened, VerbParser, beside, count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.settings import SUITE_NAMES, Settings, check_suite

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from lebm import hub
-from lebm.cli.flags import VerbParser, add_weights, free
+from lebm.cli.common import VerbParser, add_weights, free
 from lebm.errors import tell
 from lebm.files import sha256
 from lebm.run.folder import plain, write_json

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import Opened, encode_noise, say, target_file
-from lebm.cli.flags import count, run_parser
+from lebm.cli.common import Opened, count, encode_noise, run_parser, say, target_file
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 

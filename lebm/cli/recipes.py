@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm import pretrained as models
-from lebm.cli.flags import VerbParser, free
+from lebm.cli.common import VerbParser, free
 from lebm.component import component_line
 from lebm.config.recipes import blocks, find, included, is_measured, load_recipe, names, title
 from lebm.config.request import Request, check_data, helped, read_request

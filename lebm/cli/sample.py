@@ -7,8 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import Opened, is_image, say, target_file
-from lebm.cli.flags import count, run_parser
+from lebm.cli.common import Opened, count, is_image, run_parser, say, target_file
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import Opened, is_image, target_file
-from lebm.cli.flags import count, free, run_parser
+from lebm.cli.common import Opened, count, free, is_image, run_parser, target_file
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 

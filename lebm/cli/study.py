@@ -7,7 +7,7 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
-from lebm.cli.flags import VerbParser
+from lebm.cli.common import VerbParser
 from lebm.cli.recipes import built
 from lebm.config.recipes import run_name
 from lebm.config.request import check_flagged_data, read_request
