@@ -238,17 +238,14 @@ def command(*words: str, threads: int | None = None) -> None:
 
 def fitting(cells: list[Cell], wanted: dict[str, Any]) -> list[Cell]:
     """Return the cells that match a filter."""
-
-    def fits(cell: Cell) -> bool:
+    filters = {key: value if isinstance(value, list) else [value] for key, value in wanted.items()}
+    chosen = []
+    for cell in cells:
         own = {"cell": cell["cell"]}
         own |= {NAMES.get(key, key): value for key, value in cell["settings"].items()}
-        named = ((key, value) for key, value in wanted.items() if key[0] != "$")
-        return all(
-            own.get(key) in value if isinstance(value, list) else own.get(key) == value
-            for key, value in named
-        )
-
-    return [cell for cell in cells if fits(cell)]
+        if all(own.get(key) in values for key, values in filters.items() if key[0] != "$"):
+            chosen.append(cell)
+    return chosen
 
 
 def value_of(cell: Cell, figure: str) -> list[float | None]:
@@ -307,8 +304,8 @@ def machine(*records: dict[str, Any]) -> str:
 def figures(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the values of all suites of an evaluation by name; the run's own test split comes first."""
     found = [entry for suite in evaluation["suites"].values() for entry in suite["figures"]]
-    foreign = [entry for entry in found if entry.get("split") not in ("lebm", "test", None)]
+    found.sort(key=lambda entry: entry.get("split") not in ("lebm", "test", None))
     named: dict[str, dict[str, Any]] = {}
-    for entry in [*(entry for entry in found if entry not in foreign), *foreign]:
+    for entry in found:
         named.setdefault(entry["name"], entry)
     return named

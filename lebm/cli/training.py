@@ -80,11 +80,18 @@ class TrainingCLI(RecipeCLI):
         super().__init__(request)
 
     def prepare_run(self) -> None:
-        if self.request.verb == "fit":
-            self._prepare_fit()
-        else:
+        fit, folder = self.request.verb == "fit", self.run_dir / "checkpoints"
+        if fit and runs.is_first_process():
+            self.fresh = not self.run_dir.exists()
+            self.held.enter_context(sole_writer(self.run_dir, self.request.resume))
+            if self.request.resume:
+                AtomicCheckpointIO.clean(folder)
+        if not fit or self.config.ckpt_path:
             self.ckpt_path = Path(self.config.ckpt_path or self.run_dir)
+        if self.request.resume and any(folder.glob("[!.]*.ckpt")):
+            self.ckpt_path = self.run_dir
         if self.ckpt_path is None:
+            self._find_backbone()
             return
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
         if checkpoint.is_model_file(self.ckpt_path):
@@ -128,19 +135,6 @@ class TrainingCLI(RecipeCLI):
             self.notes = [*self.notes, *self.datamodule.notes()]
             if self.request.verb == "fit":
                 self.datamodule.check_batch_size()
-
-    def _prepare_fit(self) -> None:
-        if runs.is_first_process():
-            self.fresh = not self.run_dir.exists()
-            self.held.enter_context(sole_writer(self.run_dir, self.request.resume))
-            if self.request.resume:
-                AtomicCheckpointIO.clean(self.run_dir / "checkpoints")
-        if self.request.resume and any((self.run_dir / "checkpoints").glob("[!.]*.ckpt")):
-            self.ckpt_path = self.run_dir
-        elif self.config.ckpt_path:
-            self.ckpt_path = Path(self.config.ckpt_path)
-        else:
-            self._find_backbone()
 
     def _find_backbone(self) -> None:
         """Reject a missing ``backbone``, the run whose networks a method starts from."""
