@@ -55,7 +55,8 @@ def write_model_file(
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     state = {name: _packed(name, content[name], tensors) for name in content if name not in tensors}
     stored = {name: _stored(value, dtype == "float16") for name, value in tensors.items()}
-    parts = {"description": _eager(describe(model)), "state": state, "facts": {**facts, "dtype": dtype}}
+    description = json.loads(json.dumps(describe(model)), object_hook=_eager)
+    parts = {"description": description, "state": state, "facts": {**facts, "dtype": dtype}}
     header = {"format": "pt", "lebm_model": str(MODEL_FORMAT)}
     header |= {name: json.dumps(part) for name, part in parts.items()}
     header["sha256"] = _digest(header, stored)
@@ -119,14 +120,9 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     return value
 
 
-def _eager(description: Any) -> Any:
-    """Return the description without ``compile: true``, which concerns the machine and not the model."""
-    if isinstance(description, dict):
-        return {
-            name: False if name == "compile" and value is True else _eager(value)
-            for name, value in description.items()
-        }
-    return [_eager(item) for item in description] if isinstance(description, list) else description
+def _eager(block: dict[str, Any]) -> dict[str, Any]:
+    """Return a part without ``compile: true``, which concerns the machine and not the model."""
+    return block | ({"compile": False} if block.get("compile") is True else {})
 
 
 def _packed(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import itertools
 import json
-import math
 import os
 import platform
 import socket
@@ -194,14 +193,10 @@ def stored_json(run: Path, name: str) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Convert a value to numbers, strings, lists and mappings; a non-finite number becomes ``None``."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    return str(value)
+
+    def converted(part: Any) -> Any:
+        if hasattr(part, "tolist"):
+            return part.tolist()
+        return list(part) if isinstance(part, set) else str(part)
+
+    return json.loads(json.dumps(value, default=converted), parse_constant=lambda _: None)
