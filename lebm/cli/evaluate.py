@@ -18,7 +18,6 @@ from lebm.files import sha256
 from lebm.run.folder import hardware, plain, versions, write_json
 
 if TYPE_CHECKING:
-    from lebm.evaluation.context import SentenceSubject, Subject
     from lebm.metrics.features import FeatureExtractor
 
 FEATURES = {
@@ -65,13 +64,28 @@ def evaluate(argv: list[str]) -> None:
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
     from lebm import checkpoint
+    from lebm.data import TextData
+    from lebm.evaluation.context import SentenceSubject, Subject
+    from lebm.evaluation.data import RunImages
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
     from lebm.evaluation.run import SUITES, find_suite, run_suites
 
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
     for name in names:
         find_suite(name, chosen.trust)
-    subject, settings, data = _subject(run, chosen)
+    opened = Opened(argparse.Namespace(**{**vars(chosen), "run": run}))
+    model, data = opened.model, opened.data(chosen.data, chosen.limit)
+    model.seed = opened.chosen.seed
+    given = {name: value for name, value in vars(chosen).items() if name in Settings.__dataclass_fields__}
+    settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
+    subject: Subject | SentenceSubject
+    if isinstance(data, TextData):
+        data.setup()
+        subject = SentenceSubject(model, data)
+    else:
+        images = RunImages.of(data)
+        settings = replace(settings, extractor=_extractor(chosen, images.test.image_shape))
+        subject = Subject(model, images)
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -79,18 +93,19 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "checkpoint": str(file),
         "checkpoint_sha256": sha256(file),
         "weights": chosen.weights,
-        "loaded_weights": subject.model.loaded_weights,
-        "method": type(subject.model).__name__,
+        "loaded_weights": model.loaded_weights,
+        "method": type(model).__name__,
         "seed": settings.seed,
         "suites": {},
     }
     kept = read_evaluation(target) if target.is_file() else None
-    same = {"command": command, "versions": versions(), "hardware": hardware(), "data": data}
+    same = {"command": command, "versions": versions(), "hardware": hardware()}
+    same["data"] = data.describe_split()
     tell(f"lebm: suites {', '.join(names)}")
     started = time.localtime()
     for name, result in run_suites(names, subject, settings, chosen.trust):
         began = time.strftime("%Y-%m-%dT%H:%M:%S%z", started)
-        result.origin = {**same, "started": began, "chains": subject.model.chain_settings}
+        result.origin = {**same, "started": began, "chains": model.chain_settings}
         content["suites"][name] = plain(asdict(result))
         write_json(target, merged(kept, content))  # after every suite, so a failing one loses no results
         started = time.localtime()
@@ -98,27 +113,6 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     _print_table(content, names)
     measured = sum(len(suite["figures"]) for suite in content["suites"].values())
     tell(f"lebm: {measured} figures of {run} in {target}; next: lebm report {run}")
-
-
-def _subject(
-    run: Path, chosen: argparse.Namespace
-) -> tuple[Subject | SentenceSubject, Settings, dict[str, Any]]:
-    """Return model and data, the settings, and a description of the data."""
-    from lebm.data import TextData
-    from lebm.evaluation.context import SentenceSubject, Subject
-    from lebm.evaluation.data import RunImages
-
-    opened = Opened(argparse.Namespace(**{**vars(chosen), "run": run}))
-    model, data = opened.model, opened.data(chosen.data, chosen.limit)
-    model.seed = opened.chosen.seed
-    given = {name: value for name, value in vars(chosen).items() if name in Settings.__dataclass_fields__}
-    settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
-    if isinstance(data, TextData):
-        data.setup()
-        return SentenceSubject(model, data), settings, data.describe_split()
-    images = RunImages.of(data)
-    settings = replace(settings, extractor=_extractor(chosen, images.test.image_shape))
-    return Subject(model, images), settings, data.describe_split()
 
 
 def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:

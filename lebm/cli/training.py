@@ -202,16 +202,7 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
             # it holds only files of loggers, and the corrected recipe needs the folder to be free
             remove_folder(cli.run_dir)
     elif trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        content = runs.summary(
-            trainer,
-            cli.model,
-            cli.datamodule,
-            recipe=str(cli.request.recipes[0]) if cli.request.recipes else "",
-            command=shlex.join(["lebm", verb, *cli.request.typed]),
-            seed=cli.config.seed_everything,
-            started=started,
-            status=status,
-        )
+        content = _summary(cli, started, status)
         target = cli.run_dir / ("summary.json" if verb == "fit" else f"{verb}.json")
         if verb == "fit" and (earlier := runs.earlier_attempts(target)):
             content["earlier_attempts"] = earlier
@@ -231,6 +222,37 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish(exit_code=0 if status == "finished" else 1)
+
+
+def _summary(cli: TrainingCLI, started: float, status: str) -> dict[str, Any]:
+    """Return the settings and results of a run as plain values."""
+    trainer: Any = cli.trainer
+    measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
+    data = chains = None
+    with contextlib.suppress(Exception):  # as for the data of a run that failed early
+        data = cli.datamodule.describe_split()
+    with contextlib.suppress(Exception):
+        chains = cli.model.chain_settings
+    return {
+        "status": status,
+        "recipe": str(cli.request.recipes[0]) if cli.request.recipes else "",
+        "command": shlex.join(["lebm", cli.request.verb, *cli.request.typed]),
+        "seed": cli.config.seed_everything,
+        "versions": runs.versions(),
+        "hardware": runs.hardware(),
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "wall_time_seconds": round(time.time() - started, 3),
+        "cpu_time_seconds": round(time.process_time(), 3),
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        # as logged, because callbacks see the mean loss of the last epoch
+        "metrics": runs.plain({**trainer.callback_metrics, **trainer.logged_metrics}),
+        "protocols": runs.plain({type(part).__name__: part.protocol for part in measuring}),
+        "data": runs.plain(data),
+        "chains": runs.plain(chains),
+    }
 
 
 def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) -> None:

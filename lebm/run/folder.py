@@ -10,7 +10,6 @@ import os
 import platform
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,38 +93,6 @@ def free_name(path: Path, suffix: str = "") -> Path:
     names = (Path(f"{path}{number}{suffix}") for number in numbers)
     # A broken link counts as taken, because writing would follow it.
     return next(name for name in names if not os.path.lexists(name))
-
-
-def summary(
-    trainer: Any, model: Any, data: Any, *, recipe: str, command: str, seed: Any, started: float, status: str
-) -> dict[str, Any]:
-    """Return the settings and results of a run as plain values; ``started`` is its ``time.time()``."""
-    measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
-    described = chains = None
-    with contextlib.suppress(Exception):  # as for the data of a run that failed early
-        described = data.describe_split()
-    with contextlib.suppress(Exception):
-        chains = model.chain_settings
-    return {
-        "status": status,
-        "recipe": recipe,
-        "command": command,
-        "seed": seed,
-        "versions": versions(),
-        "hardware": hardware(),
-        "processes": trainer.world_size,
-        "precision": str(trainer.precision),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "wall_time_seconds": round(time.time() - started, 3),
-        "cpu_time_seconds": round(time.process_time(), 3),
-        "steps": trainer.global_step,
-        "epochs": trainer.current_epoch,
-        # as logged, because callbacks see the mean loss of the last epoch
-        "metrics": plain({**trainer.callback_metrics, **trainer.logged_metrics}),
-        "protocols": plain({type(part).__name__: part.protocol for part in measuring}),
-        "data": plain(described),
-        "chains": plain(chains),
-    }
 
 
 def earlier_attempts(target: Path) -> list[dict[str, Any]]:
