@@ -50,7 +50,6 @@ _GROUPS = {
     },
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
-_OF_RECIPES = ("fit", "validate", "test")
 _HOMES = {
     **dict.fromkeys(("pretrained", "ls", "cat", "cp", "validate-recipe"), "recipes"),
     **dict.fromkeys(("reconstruct", "interpolate", "traverse", "encode"), "latents"),
@@ -125,7 +124,7 @@ def _verb(word: str) -> Callable[[list[str]], int | None]:
         near = difflib.get_close_matches(word, VERBS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs"
         raise UserError(f"unknown verb {word!r}{hint}")
-    if word in _OF_RECIPES:
+    if word in ("fit", "validate", "test"):
         return functools.partial(_train, word)
     module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word)}")
     return getattr(module, word.replace("-", "_"))

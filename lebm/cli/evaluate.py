@@ -99,8 +99,7 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "suites": {},
     }
     kept = read_evaluation(target) if target.is_file() else None
-    same = {"command": command, "versions": versions(), "hardware": hardware()}
-    same["data"] = data.describe_split()
+    same = {"command": command, "versions": versions(), "hardware": hardware(), "data": data.describe_split()}
     tell(f"lebm: suites {', '.join(names)}")
     started = time.localtime()
     for name, result in run_suites(names, subject, settings, chosen.trust):
