@@ -44,9 +44,6 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
     The folder is created as needed. A reader sees the old file or the new one, because a rename within one
     folder is atomic. If the block raises, ``path`` is untouched and the new file is removed.
 
-    Args:
-        path: the file to replace or create.
-
     Yields:
         The name to write to, in the same folder; ``path`` itself if it is a pipe or a device.
 

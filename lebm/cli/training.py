@@ -172,8 +172,8 @@ def run(request: Request) -> int:
                     tell(f"lebm: {note}")
             begin = LambdaCallback(on_train_start=lambda *_: setattr(cli, "begun", True))
             cli.trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
-            run_verb = getattr(cli.trainer, verb)
-            run_verb(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+            go = getattr(cli.trainer, verb)
+            go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
             if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
                 raise KeyboardInterrupt  # Lightning ends an interrupted run without raising
             status, code = "finished", 0
