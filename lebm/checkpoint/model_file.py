@@ -72,14 +72,19 @@ def read_model_file(path: Path) -> dict[str, Any]:
     """
     content = path.read_bytes()
     tensors = load(content)
-    header = json.loads(content[8 : _start(content)]).get("__metadata__", {})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end]).get("__metadata__", {})
     if missing := [name for name in ("lebm_model", *_PARTS, "sha256") if name not in header]:
         raise UserError(f"not a model file of lebm, as lebm export writes: no {', '.join(missing)}")
     if int(header["lebm_model"]) > MODEL_FORMAT:
         raise UserError(f"written by a newer lebm (format {header['lebm_model']}); upgrade lebm")
     if header["sha256"] != _digest(header, tensors):
         raise UserError("not a readable model file (its checksum is wrong)")
-    description, state, facts = (_parsed(header[name], tensors) for name in _PARTS)
+
+    def unpacked(entry: dict[str, Any]) -> Any:
+        return tensors[entry["tensor"]] if entry.keys() == {"tensor"} else entry
+
+    description, state, facts = (json.loads(header[name], object_hook=unpacked) for name in _PARTS)
     half = facts["dtype"] == "float16"
     weights = {
         name: value.float() if half and value.dtype == torch.float16 else value
@@ -99,14 +104,9 @@ def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _start(content: bytes) -> int:
-    """Return the position of the tensors, after the header and its length."""
-    return 8 + int.from_bytes(content[:8], "little")
-
-
 def _ordered(content: bytes) -> bytes:
     """Return the file with its header sorted by name, so equal models give equal bytes."""
-    start = _start(content)
+    start = 8 + int.from_bytes(content[:8], "little")  # of the tensors, after the header and its length
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[start:]
@@ -134,10 +134,3 @@ def _packed(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _packed(name, item, tensors) for key, item in value.items()}
     return [_packed(name, item, tensors) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _parsed(text: str, tensors: Mapping[str, Tensor]) -> Any:
-    def read(entry: dict[str, Any]) -> Any:
-        return tensors[entry["tensor"]] if entry.keys() == {"tensor"} else entry
-
-    return json.loads(text, object_hook=read)
