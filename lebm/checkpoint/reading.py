@@ -130,15 +130,13 @@ def rebuilt(
     """Return the model of a file read by :func:`newest`; arguments and errors as for :func:`lebm.load`."""
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
-    state = content["state_dict"]
     averaged = "current_model_state" in content
     kind = ("averaged" if weights == "ema" else "raw") if averaged else "plain"
     if is_model_file(path):
         kind = str(content["facts"].get("weights", kind))
         if weights == "raw" and kind == "averaged":
             raise UserError(f"{path}: holds only averaged weights; use weights='ema' (--weights ema)")
-    if weights == "raw" and averaged:
-        state = content["current_model_state"]
+    state = content["current_model_state" if weights == "raw" and averaged else "state_dict"]
     try:
         model = filled(content.get("hyper_parameters"), expected, state, trust)
     except UserError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import re
@@ -204,8 +205,12 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
     elif trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         content = _summary(cli, started, status)
         target = cli.run_dir / ("summary.json" if verb == "fit" else f"{verb}.json")
-        if verb == "fit" and (earlier := runs.earlier_attempts(target)):
-            content["earlier_attempts"] = earlier
+        if verb == "fit":
+            names = ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
+            with contextlib.suppress(OSError, ValueError, KeyError):  # no summary, or one of an older version
+                last = json.loads(target.read_text(encoding="utf-8"))
+                attempt = {name: last[name] for name in names}
+                content["earlier_attempts"] = [*last.get("earlier_attempts", []), attempt]
         try:
             runs.write_json(target, content)
         except OSError as error:
@@ -261,7 +266,7 @@ def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) ->
 
     values = with_ends(content["metrics"])
     run.summary.update({"run" if verb == "fit" else verb: content, **values})
-    chosen = cli.recipe.trainer.logger if verb == "fit" and content["status"] == "finished" else None
+    chosen = cli.recipe.trainer.logger if verb == "fit" and content["status"] == "finished" else []
     facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
     metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
     for block in chosen if isinstance(chosen, list) else [chosen]:

@@ -95,16 +95,6 @@ def free_name(path: Path, suffix: str = "") -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def earlier_attempts(target: Path) -> list[dict[str, Any]]:
-    """Return time and steps of earlier attempts of a resumed run, from the summary ``target``."""
-    names = ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
-    try:
-        last = json.loads(target.read_text(encoding="utf-8"))
-        return [*last.get("earlier_attempts", []), {name: last[name] for name in names}]
-    except (OSError, ValueError, KeyError):  # no summary, or one of an older version
-        return []
-
-
 def spent_minutes(summary: dict[str, Any], which: str = "cpu") -> float | None:
     """Return CPU or wall time of a run in minutes, with earlier attempts; ``None`` if unknown."""
     name = f"{which}_time_seconds"
