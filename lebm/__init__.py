@@ -8,50 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from lebm._version import __version__
 
 if TYPE_CHECKING:
     import torch
     from lightning.pytorch import LightningDataModule
+    from typing_extensions import TypeVar
 
     from lebm.estimators import LatentModel
 
+    Method = TypeVar("Method", bound=LatentModel, default=LatentModel)
+
 __all__ = ["__version__", "from_recipe", "load"]
 
-Method = TypeVar("Method", bound="LatentModel")
 
-
-@overload
 def load(
     run_or_file: str | Path,
+    expected: type[Method] | None = None,
     *,
     trust: Iterable[str] = (),
     map_location: str | torch.device = "cpu",
     weights: str = "ema",
-) -> LatentModel: ...
-
-
-@overload
-def load(
-    run_or_file: str | Path,
-    expected: type[Method],
-    *,
-    trust: Iterable[str] = (),
-    map_location: str | torch.device = "cpu",
-    weights: str = "ema",
-) -> Method: ...
-
-
-def load(
-    run_or_file: str | Path,
-    expected: Any = None,
-    *,
-    trust: Iterable[str] = (),
-    map_location: str | torch.device = "cpu",
-    weights: str = "ema",
-) -> LatentModel:
+) -> Method:
     """Rebuild the model of a run folder or a file, in evaluation mode.
 
     Args:
@@ -74,13 +54,9 @@ def load(
     from lebm import checkpoint
     from lebm.estimators import LatentModel
 
-    return checkpoint.rebuilt(
-        *checkpoint.newest(run_or_file),
-        LatentModel if expected is None else expected,
-        trust=trust,
-        map_location=map_location,
-        weights=weights,
-    )
+    kind: Any = expected or LatentModel
+    file, content = checkpoint.newest(run_or_file)
+    return checkpoint.rebuilt(file, content, kind, trust=trust, map_location=map_location, weights=weights)
 
 
 def from_recipe(

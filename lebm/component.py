@@ -6,6 +6,7 @@ model built in Python is stored in the same form as a model of a recipe.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -97,12 +98,8 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
         if "_init_arguments" not in self.__dict__:  # the outermost constructor comes first
-            try:
-                bound = _bound(signature, self, args, kwargs)
-            except TypeError:
-                bound = None  # the call below raises Python's own message
-            if bound is not None:
-                arguments = _kept(bound)
+            with contextlib.suppress(TypeError):  # the call below raises Python's own message
+                arguments = _kept(signature, args, kwargs)
                 # object.__setattr__, because nn.Module rejects attributes before its own constructor has run
                 object.__setattr__(self, "_init_arguments", arguments)
         try:
@@ -123,26 +120,20 @@ def recorded(cls: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         >>> describe(recorded(nn.LSTM, 4, hidden_size=8))["init_args"]["hidden_size"]
         8
     """
-    arguments = _kept(_bound(inspect.signature(cls.__init__), None, args, kwargs))  # type: ignore[misc]
+    arguments = _kept(inspect.signature(cls.__init__), args, kwargs)  # type: ignore[misc]
     made = cls(*args, **kwargs)
     if "_init_arguments" not in vars(made):
         object.__setattr__(made, "_init_arguments", arguments)
     return made
 
 
-def _bound(
-    signature: inspect.Signature, owner: Any, args: tuple, kwargs: dict[str, Any]
-) -> inspect.BoundArguments:
-    bound = signature.bind(owner, *args, **kwargs)
-    bound.apply_defaults()
-    return bound
-
-
-def _kept(bound: inspect.BoundArguments) -> dict[str, Any]:
+def _kept(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return copies of the arguments without ``self``, with ``*args`` as one list if there are any."""
+    bound = signature.bind(None, *args, **kwargs)
+    bound.apply_defaults()
     kept: dict[str, Any] = {}
     for name, value in list(bound.arguments.items())[1:]:
-        kind = bound.signature.parameters[name].kind
+        kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_KEYWORD:
             kept |= value
         elif kind is not inspect.Parameter.VAR_POSITIONAL or value:

@@ -9,8 +9,6 @@ import importlib.util
 
 from lebm.errors import UserError
 
-__all__ = ["EXTRAS", "MissingExtraError", "missing", "need"]
-
 EXTRAS = {
     "datasets": "train",
     "diffusers": "diffusers",

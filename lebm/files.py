@@ -15,18 +15,6 @@ from typing import Any
 
 from lebm.errors import UserError
 
-__all__ = [
-    "EMBEDDED",
-    "HUB_NAME",
-    "UNFINISHED",
-    "embedded",
-    "remove_folder",
-    "replaced",
-    "sha256",
-    "short_hash",
-    "write_text",
-]
-
 UNFINISHED = ".unfinished"
 """Suffix of files that are being written; a killed process may leave one behind."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -55,9 +43,6 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
 
     The folder is created as needed. A reader sees the old file or the new one, because a rename within one
     folder is atomic. If the block raises, ``path`` is untouched and the new file is removed.
-
-    Args:
-        path: the file to replace or create.
 
     Yields:
         The name to write to, in the same folder; ``path`` itself if it is a pipe or a device.
@@ -102,11 +87,7 @@ def remove_folder(folder: str | os.PathLike) -> None:
 
 def sha256(file: str | os.PathLike) -> str:
     """Return the SHA-256 digest of a file, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def short_hash(value: Any) -> str:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lebm import pretrained
 from lebm.errors import UserError
-
-__all__ = ["CARD", "CONFIG", "MODEL", "PREFIX", "fetch", "need_token", "parsed", "push"]
 
 PREFIX = "hub:"
 """Prefix of a model on the Hub, wherever a run can be named."""
@@ -52,6 +51,27 @@ def fetch(name: str) -> Path:
 
     with _one_line(name):
         return Path(huggingface_hub.hf_hub_download(repository, MODEL, revision=revision))
+
+
+def located(run_or_file: str | Path, download: bool = True) -> Path:
+    """Return the run folder or file of a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
+
+    A model of the Hub is downloaded, unless the revision is cached. Without ``download`` only the form of its
+    name is checked.
+
+    Raises:
+        UserError: if there is no such run or model, or a folder has no checkpoint.
+    """
+    path, name = Path(run_or_file), str(run_or_file)
+    if not path.exists() and name.startswith(pretrained.PREFIX):
+        return pretrained.find(name)
+    if not path.exists() and name.startswith(PREFIX):
+        return fetch(name) if download else Path(parsed(name)[0])
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder or checkpoint")
+    if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):
+        raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
+    return path
 
 
 def need_token(name: str) -> None:

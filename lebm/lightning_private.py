@@ -12,20 +12,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.strategies import Strategy
 
-__all__ = [
-    "accumulating",
-    "average_of",
-    "averages",
-    "checkpoint_content",
-    "count_begun_epoch",
-    "inside_epoch",
-    "reopen_epoch",
-    "save_last",
-    "stops_early",
-    "swap_average",
-    "syncs_layers",
-]
-
 
 def accumulating(trainer: Trainer) -> bool:
     """Return whether the last batch did not end a training step; Lightning has no public method for this."""

@@ -43,8 +43,6 @@ import yaml
 from lebm.errors import UserError, tell
 from lebm.run.folder import stored_json
 
-__all__ = ["Study", "figures", "fitting", "grid", "machine", "spread", "value_of"]
-
 FLAGS = {
     "held_out_label": "data.init_args.held_out_label",
     "latents": "latent_dim",
@@ -79,16 +77,8 @@ class Study:
             )
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
-
-    @property
-    def _name(self) -> str:
-        """The plan in commands, with its folder if the folder is called studies."""
-        place = self.place.resolve()
-        return f"{place.parent.name}/{place.name}" if place.parent.name == "studies" else place.name
-
-    def stored(self) -> list[Cell]:
-        """Return the lines of the results."""
-        return read_cells(self.results)
+        place = plan.resolve()
+        self._name = f"studies/{place.name}" if place.parent.name == "studies" else place.name  # in commands
 
     def planned(self, only: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield name and settings of each cell: `each`, times the product of its axes, cases first."""
@@ -104,7 +94,7 @@ class Study:
 
     def run(self, folder: Path, only: Iterable[str] | None = None, data: Path | None = None) -> list[str]:
         """Train and measure the cells without a line; return the names of failed cells."""
-        failed, done = [], [(cell["cell"], cell["settings"]) for cell in self.stored()]
+        failed, done = [], [(cell["cell"], cell["settings"]) for cell in read_cells(self.results)]
         for name, settings in self.planned(only):
             if (name, settings) in done:
                 continue
@@ -177,8 +167,8 @@ class Study:
             wanted = dict(wanted)
             printed = wanted.pop("printed", {})
             other = wanted.pop("study", None)
-            cells = self.stored() if other is None else read_cells(self.results.with_name(f"{other}.jsonl"))
-            own = [] if printed else fitting(cells, wanted)
+            file = self.results if other is None else self.results.with_name(f"{other}.jsonl")
+            own = [] if printed else fitting(read_cells(file), wanted)
             texts = {key[1:]: value for key, value in wanted.items() if key[0] == "$"}
             row = [str(printed.get(title, "")) for title in table["columns"]]
             for place, (figure, form, *narrower) in enumerate(table["columns"].values() if own else ()):
@@ -248,17 +238,14 @@ def command(*words: str, threads: int | None = None) -> None:
 
 def fitting(cells: list[Cell], wanted: dict[str, Any]) -> list[Cell]:
     """Return the cells that match a filter."""
-
-    def fits(cell: Cell) -> bool:
+    filters = {key: value if isinstance(value, list) else [value] for key, value in wanted.items()}
+    chosen = []
+    for cell in cells:
         own = {"cell": cell["cell"]}
         own |= {NAMES.get(key, key): value for key, value in cell["settings"].items()}
-        named = ((key, value) for key, value in wanted.items() if key[0] != "$")
-        return all(
-            own.get(key) in value if isinstance(value, list) else own.get(key) == value
-            for key, value in named
-        )
-
-    return [cell for cell in cells if fits(cell)]
+        if all(own.get(key) in values for key, values in filters.items() if key[0] != "$"):
+            chosen.append(cell)
+    return chosen
 
 
 def value_of(cell: Cell, figure: str) -> list[float | None]:
@@ -278,20 +265,15 @@ def shown(
         return str(len(cells))
     values = [value_of(cell, figure) for cell in cells]
     known = [value for value in values if value[0] is not None]
+    numbers = [number for number, *_ in values if number is not None]
+    if not numbers:
+        return ""
     if not ends:
-        return _number(form, over(value[0] for value in known)) if known else ""
+        return _number(form, over(numbers))
     if len(known) == 1 and known[0][1] is not None:
         value, low, high = (_number(form, end) for end in known[0])
         return f"{value} ({low} to {high})"
-    return spread([value[0] for value in known], form, over)
-
-
-def spread(values: Sequence[float | None], form: str, middle: Callable[[list[float]], float]) -> str:
-    """Return the mean or median of the known values, with the lowest and highest if they differ."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return ""
-    centre, low, high = (form.format(value) for value in (middle(known), known[0], known[-1]))
+    centre, low, high = (form.format(number) for number in (over(numbers), min(numbers), max(numbers)))
     return centre if low == high else f"{centre} ({low} to {high})"
 
 
@@ -322,8 +304,8 @@ def machine(*records: dict[str, Any]) -> str:
 def figures(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the values of all suites of an evaluation by name; the run's own test split comes first."""
     found = [entry for suite in evaluation["suites"].values() for entry in suite["figures"]]
-    foreign = [entry for entry in found if entry.get("split") not in ("lebm", "test", None)]
+    found.sort(key=lambda entry: entry.get("split") not in ("lebm", "test", None))
     named: dict[str, dict[str, Any]] = {}
-    for entry in [*(entry for entry in found if entry not in foreign), *foreign]:
+    for entry in found:
         named.setdefault(entry["name"], entry)
     return named

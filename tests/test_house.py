@@ -12,7 +12,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "lebm"
 FLOORS = (
     {"component", "errors", "lightning_private", "_version"},
-    {"extras", "files", "hub", "pretrained"},
+    {"extras", "files", "pretrained"},
+    {"hub"},
     {"checkpoint"},
     {"samplers"},
     {"models"},

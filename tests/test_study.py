@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lebm.__main__ import main
-from lebm.study import Study
+from lebm.study import Study, read_cells
 
 
 def cell(seed: int, distance: list[float | None]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_a_run_trains_missing_cells_only_and_appends_their_lines(
     monkeypatch.setattr("lebm.study.command", process)
     study = Study(tmp_path / "own.yaml")
     assert study.run(tmp_path / "runs", None, Path("/data")) == []
-    lines = study.stored()
+    lines = read_cells(study.results)
     assert [line["settings"] for line in lines[1:]] == [
         {"prior": "flat", "held_out_label": 4},
         {"prior": "free", "held_out_label": 1},
@@ -119,7 +119,7 @@ def test_a_plan_from_the_command_line(
     shown = capfd.readouterr()
     assert "runs/broken: failed, because a command ended with status 2" in shown.err + shown.out
     assert "next: lebm study table plan.yaml" in shown.err + shown.out
-    assert [line["settings"] for line in Study(Path("plan.yaml")).stored()] == [
+    assert [line["settings"] for line in read_cells(Study(Path("plan.yaml")).results)] == [
         {"latents": 2},
         {"latents": 3},
     ]

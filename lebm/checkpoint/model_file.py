@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lebm.checkpoint.rebuild import uncompiled
@@ -48,15 +49,14 @@ def write_model_file(
         dtype: ``"float16"`` stores single-precision numbers in half the space where half precision can
             represent them. They become single precision again when the file is opened.
     """
-    from safetensors.torch import save
-
     if not is_model_file(path):
         raise UserError(f"{path}: the name of a model file ends with {SUFFIX}")
     content = uncompiled(model.state_dict())
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     state = {name: _packed(name, content[name], tensors) for name in content if name not in tensors}
     stored = {name: _stored(value, dtype == "float16") for name, value in tensors.items()}
-    parts = {"description": _eager(describe(model)), "state": state, "facts": {**facts, "dtype": dtype}}
+    description = json.loads(json.dumps(describe(model)), object_hook=_eager)
+    parts = {"description": description, "state": state, "facts": {**facts, "dtype": dtype}}
     header = {"format": "pt", "lebm_model": str(MODEL_FORMAT)}
     header |= {name: json.dumps(part) for name, part in parts.items()}
     header["sha256"] = _digest(header, stored)
@@ -70,18 +70,21 @@ def read_model_file(path: Path) -> dict[str, Any]:
     """Return ``state_dict``, ``hyper_parameters`` (the description) and ``facts`` of an untrusted file.
     Errors of safetensors and JSON are not converted, and do not name the file.
     """
-    from safetensors.torch import load
-
     content = path.read_bytes()
     tensors = load(content)
-    header = json.loads(content[8 : _start(content)]).get("__metadata__", {})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end]).get("__metadata__", {})
     if missing := [name for name in ("lebm_model", *_PARTS, "sha256") if name not in header]:
         raise UserError(f"not a model file of lebm, as lebm export writes: no {', '.join(missing)}")
     if int(header["lebm_model"]) > MODEL_FORMAT:
         raise UserError(f"written by a newer lebm (format {header['lebm_model']}); upgrade lebm")
     if header["sha256"] != _digest(header, tensors):
         raise UserError("not a readable model file (its checksum is wrong)")
-    description, state, facts = (_parsed(header[name], tensors) for name in _PARTS)
+
+    def unpacked(entry: dict[str, Any]) -> Any:
+        return tensors[entry["tensor"]] if entry.keys() == {"tensor"} else entry
+
+    description, state, facts = (json.loads(header[name], object_hook=unpacked) for name in _PARTS)
     half = facts["dtype"] == "float16"
     weights = {
         name: value.float() if half and value.dtype == torch.float16 else value
@@ -101,14 +104,9 @@ def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _start(content: bytes) -> int:
-    """Return the position of the tensors, after the header and its length."""
-    return 8 + int.from_bytes(content[:8], "little")
-
-
 def _ordered(content: bytes) -> bytes:
     """Return the file with its header sorted by name, so equal models give equal bytes."""
-    start = _start(content)
+    start = 8 + int.from_bytes(content[:8], "little")  # of the tensors, after the header and its length
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[start:]
@@ -122,14 +120,9 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     return value
 
 
-def _eager(description: Any) -> Any:
-    """Return the description without ``compile: true``, which concerns the machine and not the model."""
-    if isinstance(description, dict):
-        return {
-            name: False if name == "compile" and value is True else _eager(value)
-            for name, value in description.items()
-        }
-    return [_eager(item) for item in description] if isinstance(description, list) else description
+def _eager(block: dict[str, Any]) -> dict[str, Any]:
+    """Return a part without ``compile: true``, which concerns the machine and not the model."""
+    return block | ({"compile": False} if block.get("compile") is True else {})
 
 
 def _packed(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -141,10 +134,3 @@ def _packed(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _packed(name, item, tensors) for key, item in value.items()}
     return [_packed(name, item, tensors) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _parsed(text: str, tensors: Mapping[str, Tensor]) -> Any:
-    def read(entry: dict[str, Any]) -> Any:
-        return tensors[entry["tensor"]] if entry.keys() == {"tensor"} else entry
-
-    return json.loads(text, object_hook=read)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import nn
 
-from lebm import hub, pretrained
+from lebm import hub
 from lebm.checkpoint.model_file import is_model_file, read_model_file
 from lebm.checkpoint.rebuild import filled, uncompiled
 from lebm.errors import UserError, UserNotice, printable
@@ -37,23 +37,8 @@ log = logging.getLogger("lebm.checkpoint")
 
 def find_checkpoint(run_or_file: str | Path) -> Path:
     """Return the newest good checkpoint of a run folder, or the file itself."""
-    path = _located(run_or_file)
+    path = hub.located(run_or_file)
     return newest(path)[0] if path.is_dir() else path
-
-
-def _located(run_or_file: str | Path) -> Path:
-    """Return the run folder or file of a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
-
-    A model of the Hub is downloaded, unless the revision is cached.
-    """
-    path, name = Path(run_or_file), str(run_or_file)
-    if path.exists():
-        return path
-    if name.startswith(pretrained.PREFIX):
-        return pretrained.find(name)
-    if name.startswith(hub.PREFIX):
-        return hub.fetch(name)
-    raise UserError(f"{path}: no such run folder or checkpoint")
 
 
 def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -62,15 +47,13 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
     The checkpoint is ``checkpoints/last.ckpt``, unless it is damaged or missing, or a killed run has left a
     later one. A damaged file is named in a warning, or in the error if no other file is good.
     """
-    path = _located(run_or_file)
+    path = hub.located(run_or_file)
     if not path.is_dir():
         return path, read(path)
     folder = path / "checkpoints"
     files = {file: re.search(r"step=(\d+)", file.name) for file in folder.glob("[!.]*.ckpt")}
     found = {file: int(step[1]) if step else -1 for file, step in files.items()}
     ordered = sorted(found, key=lambda f: (f.name != "last.ckpt", -found[f], -f.lstat().st_mtime_ns))
-    if not ordered:
-        raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
     refused: list[str] = []
     best: tuple[Path, dict[str, Any]] | None = None
     for file in ordered:
@@ -116,7 +99,10 @@ def read(path: str | Path, described: bool = True) -> dict[str, Any]:
 
 def _opened(path: Path, described: bool) -> dict[str, Any]:
     stored = path.read_bytes()
-    sealed = _is_sealed(stored)
+    comment = stored[-_COMMENT:]
+    sealed = comment.startswith(_MARK)
+    if sealed and comment != _MARK + hashlib.sha256(stored[:-_COMMENT]).hexdigest().encode():
+        raise ValueError("its checksum is wrong")
     content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     version = content.get("lebm_format", 0) if isinstance(content, dict) else None
     if (
@@ -144,15 +130,13 @@ def rebuilt(
     """Return the model of a file read by :func:`newest`; arguments and errors as for :func:`lebm.load`."""
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw', not {weights!r}")
-    state = content["state_dict"]
     averaged = "current_model_state" in content
     kind = ("averaged" if weights == "ema" else "raw") if averaged else "plain"
     if is_model_file(path):
         kind = str(content["facts"].get("weights", kind))
         if weights == "raw" and kind == "averaged":
             raise UserError(f"{path}: holds only averaged weights; use weights='ema' (--weights ema)")
-    if weights == "raw" and averaged:
-        state = content["current_model_state"]
+    state = content["current_model_state" if weights == "raw" and averaged else "state_dict"]
     try:
         model = filled(content.get("hyper_parameters"), expected, state, trust)
     except UserError as error:
@@ -175,13 +159,3 @@ def seal(file: BinaryIO) -> None:
     file.write(_COMMENT.to_bytes(2, "little"))
     file.seek(0)
     file.write(_MARK + hashlib.sha256(file.read()).hexdigest().encode())
-
-
-def _is_sealed(content: bytes) -> bool:
-    """Return whether a file ends with a checksum, which must be correct."""
-    comment = content[-_COMMENT:]
-    if not comment.startswith(_MARK):
-        return False
-    if comment != _MARK + hashlib.sha256(content[:-_COMMENT]).hexdigest().encode():
-        raise ValueError("its checksum is wrong")
-    return True

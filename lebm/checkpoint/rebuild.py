@@ -96,7 +96,6 @@ def build(description: Any, expected: type, trust: Iterable[str] = (), where: st
 
 
 def _part(value: Any, expected: tuple[type, ...], trust: tuple[str, ...], where: str) -> Any:
-    """Return a plain value, or the object of a description."""
     if isinstance(value, list | tuple):
         return [_part(item, expected, trust, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, Mapping) and not _is_description(value):
@@ -190,7 +189,6 @@ def _layers(model: nn.Module) -> list[str]:
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """Yield every class path in a description."""
     if isinstance(value, Mapping):
         if _is_description(value):
             yield str(value["class_path"])

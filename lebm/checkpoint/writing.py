@@ -39,7 +39,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "lebm_format" in checkpoint:
             checkpoint = {**checkpoint, "lebm_format": SEALED_FORMAT}
         try:
-            self._write(checkpoint, target)
+            if target.parent in self._used and not target.parent.is_dir():
+                raise FileNotFoundError(2, "the folder has been removed since the last checkpoint")
+            with replaced(target) as unfinished, open(unfinished, "w+b") as file:
+                torch.save(checkpoint, file)
+                seal(file)
+                file.flush()
+                os.fsync(file.fileno())
+            self._used.add(target.parent)
+            descriptor = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except (OSError, RuntimeError) as error:
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):  # torch wraps errors of the system
@@ -48,22 +60,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"cannot write the checkpoint {target} ({cause.strerror or cause}); earlier checkpoints are"
                 " untouched, so fix it and continue with --resume"
             ) from error
-
-    def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
-        folder = target.parent
-        if folder in self._used and not folder.is_dir():
-            raise FileNotFoundError(2, "the folder has been removed since the last checkpoint")
-        with replaced(target) as unfinished, open(unfinished, "w+b") as file:
-            torch.save(checkpoint, file)
-            seal(file)
-            file.flush()
-            os.fsync(file.fileno())
-        self._used.add(folder)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def remove_checkpoint(self, path: str | os.PathLike) -> None:
         """Remove a ``.ckpt`` file from a folder to which this object has written; keep all other files.

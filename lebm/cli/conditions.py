@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import Opened, beside, is_image
-from lebm.cli.flags import count, free, run_parser
+from lebm.cli.common import Opened, beside, count, free, is_image, run_parser
 from lebm.errors import UserError, tell
+from lebm.files import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ _HIDDEN = {
 _AT_ONCE = 8  # images
 
 
-def condition(argv: list[str]) -> int:
+def condition(argv: list[str]) -> None:
     """Run ``lebm condition RUN --data FOLDER``."""
     parser = run_parser(
         "condition",
@@ -68,13 +68,11 @@ def condition(argv: list[str]) -> int:
     )
     word = words[0] if words[0].isalnum() else f"'{words[0]}'"
     tell(f"lebm: next: lebm sample {chosen.run} --class {word}")
-    return 0
 
 
 def _weights(run: Opened) -> dict[str, str | None]:
     """Return the identity of the weights that a classifier is fitted to."""
     from lebm.checkpoint import find_checkpoint
-    from lebm.files import sha256
 
     file = find_checkpoint(run.chosen.run)
     return {"weights": run.model.loaded_weights, "checkpoint_sha256": sha256(file)}
@@ -106,7 +104,7 @@ def class_condition(run: Opened) -> Condition:
         raise UserError(f"--class {chosen.classes}: {error}") from error
 
 
-def restore(argv: list[str]) -> int:
+def restore(argv: list[str]) -> None:
     """Run ``lebm restore RUN --data FOLDER``."""
     parser = run_parser(
         "restore",
@@ -178,7 +176,6 @@ def restore(argv: list[str]) -> int:
         f" {fmean(part.acceptance for part in draws):.2f}, at least"
         f" {min(part.ess for part in draws):.0f} effective particles per image"
     )
-    return 0
 
 
 def _mask(name: str, height: int, width: int) -> Tensor:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lebm.cli.common import Opened, home
-from lebm.cli.flags import count, run_parser
+from lebm.cli.common import Opened, count, home, run_parser
 from lebm.errors import UserError, tell
 from lebm.evaluation.settings import CHAINS_PER_IMAGE
 from lebm.run.folder import plain, write_json
 
 
-def diagnose(argv: list[str]) -> int:
+def diagnose(argv: list[str]) -> None:
     """Run ``lebm diagnose RUN``."""
     what = "Run long prior and posterior chains of a trained model, and report their faults."
     parser = run_parser("diagnose", what, steps=500)
@@ -31,7 +30,6 @@ def diagnose(argv: list[str]) -> int:
     report = {name: _diagnose(name, run, folder) for name in names}
     write_json(folder / "diagnosis.json", plain(report))
     tell(f"lebm: pictures and figures in {folder}")
-    return 0
 
 
 def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:

@@ -50,7 +50,6 @@ _GROUPS = {
     },
 }
 VERBS = [words.split()[0] for rows in _GROUPS.values() for words in rows]
-_OF_RECIPES = ("fit", "validate", "test")
 _HOMES = {
     **dict.fromkeys(("pretrained", "ls", "cat", "cp", "validate-recipe"), "recipes"),
     **dict.fromkeys(("reconstruct", "interpolate", "traverse", "encode"), "latents"),
@@ -73,6 +72,7 @@ def _overview() -> str:
 
 def run(argv: list[str]) -> int:
     """Run the verb named by the first word and return the exit status."""
+    path = list(sys.path)
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(_overview(), flush=True)
@@ -81,8 +81,11 @@ def run(argv: list[str]) -> int:
             print(f"lebm {__version__}")
             return 0
         verb = _verb(argv[0])
-        with _own_modules(argv[1:]), _notices_as_lines():
-            return verb(argv[1:])
+        if any(word.partition("=")[0] == "--trust" for word in argv):
+            # as ``python -m`` does, but last, so files of the folder cannot replace installed modules
+            sys.path.append(os.getcwd())
+        with _notices_as_lines():
+            return verb(argv[1:]) or 0
     except SystemExit as stop:  # argparse has printed its message, or a signal ended the run
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -92,20 +95,8 @@ def run(argv: list[str]) -> int:
         return 0
     except (OSError, ValueError) as error:  # a UserError is a ValueError
         return fail(str(error), 2)
-
-
-@contextlib.contextmanager
-def _own_modules(words: list[str]) -> Iterator[None]:
-    """Make modules of the working folder importable for ``--trust``, as ``python -m`` does. The folder comes
-    last, so its files cannot replace installed modules.
-    """
-    before = list(sys.path)
-    if any(word.partition("=")[0] == "--trust" for word in words):
-        sys.path.append(os.getcwd())
-    try:
-        yield
     finally:
-        sys.path[:] = before
+        sys.path[:] = path
 
 
 @contextlib.contextmanager
@@ -126,14 +117,14 @@ def _notices_as_lines() -> Iterator[None]:
         yield
 
 
-def _verb(word: str) -> Callable[[list[str]], int]:
+def _verb(word: str) -> Callable[[list[str]], int | None]:
     if word.startswith("-"):
         raise UserError(f"the verb comes first, as in: lebm fit {word} ...; lebm --help lists the verbs")
     if word not in VERBS:
         near = difflib.get_close_matches(word, VERBS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs"
         raise UserError(f"unknown verb {word!r}{hint}")
-    if word in _OF_RECIPES:
+    if word in ("fit", "validate", "test"):
         return functools.partial(_train, word)
     module = importlib.import_module(f"lebm.cli.{_HOMES.get(word, word)}")
     return getattr(module, word.replace("-", "_"))

@@ -9,16 +9,15 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import Opened, beside
-from lebm.cli.flags import VerbParser, count, free, run_parser
+from lebm import hub
+from lebm.cli.common import Opened, VerbParser, beside, count, free, run_parser
 from lebm.config.request import check_data
 from lebm.errors import UserError, printable, tell
 from lebm.evaluation.settings import SUITE_NAMES, Settings, check_suite
 from lebm.files import sha256
-from lebm.run.folder import check_run, hardware, plain, versions, write_json
+from lebm.run.folder import hardware, plain, versions, write_json
 
 if TYPE_CHECKING:
-    from lebm.evaluation.context import SentenceSubject, Subject
     from lebm.metrics.features import FeatureExtractor
 
 FEATURES = {
@@ -28,27 +27,8 @@ FEATURES = {
 }
 
 
-def evaluate(argv: list[str]) -> int:
+def evaluate(argv: list[str]) -> None:
     """Run ``lebm evaluate RUN...``."""
-    chosen = _parser().parse_args(argv)
-    if chosen.out is not None and len(chosen.run) > 1:
-        raise UserError("--out names one file for several runs; leave it out for one file per run folder")
-    if chosen.out is not None:
-        free(chosen.out, chosen.force)
-    for run in chosen.run:
-        check_run(run)
-    check_data(chosen.data)
-    for data in chosen.ood:
-        check_data(data, "--ood")
-    for suite in chosen.suite or ():
-        check_suite(suite)
-    for run in chosen.run:
-        target = chosen.out or beside(run, "evaluation.json")
-        _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
-    return 0
-
-
-def _parser() -> VerbParser:
     description = "Measure trained models; write figures with intervals to evaluation.json and a table."
     parser = run_parser("evaluate", description, several=True, split=None)
     own = "or your own MODULE.FUNCTION with --trust MODULE (default: all)"
@@ -65,18 +45,47 @@ def _parser() -> VerbParser:
             default = list(option.default) if isinstance(option.default, tuple) else option.default
             parser.add_argument(name, default=default, **kind, **option.metadata)
     parser.set_defaults(batch_size=Settings.batch_size)
-    return parser
+    chosen = parser.parse_args(argv)
+    if chosen.out is not None:
+        if len(chosen.run) > 1:
+            raise UserError("--out names one file for several runs; leave it out for one file per run folder")
+        free(chosen.out, chosen.force)
+    for run in chosen.run:
+        hub.located(run, download=False)
+    check_data(chosen.data)
+    for data in chosen.ood:
+        check_data(data, "--ood")
+    for suite in chosen.suite or ():
+        check_suite(suite)
+    for run in chosen.run:
+        target = chosen.out or beside(run, "evaluation.json")
+        _evaluate(run, target, chosen, shlex.join(["lebm", "evaluate", *argv]))
 
 
 def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str) -> None:
     from lebm import checkpoint
+    from lebm.data import TextData
+    from lebm.evaluation.context import SentenceSubject, Subject
+    from lebm.evaluation.data import RunImages
     from lebm.evaluation.record import FORMAT, merged, read_evaluation
     from lebm.evaluation.run import SUITES, find_suite, run_suites
 
     names = tuple(SUITES) if not chosen.suite or "all" in chosen.suite else tuple(dict.fromkeys(chosen.suite))
     for name in names:
         find_suite(name, chosen.trust)
-    subject, settings, data = _subject(run, chosen)
+    opened = Opened(argparse.Namespace(**{**vars(chosen), "run": run}))
+    model, data = opened.model, opened.data(chosen.data, chosen.limit)
+    model.seed = opened.chosen.seed
+    given = {name: value for name, value in vars(chosen).items() if name in Settings.__dataclass_fields__}
+    settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
+    subject: Subject | SentenceSubject
+    if isinstance(data, TextData):
+        data.setup()
+        subject = SentenceSubject(model, data)
+    else:
+        images = RunImages.of(data)
+        settings = replace(settings, extractor=_extractor(chosen, images.test.image_shape))
+        subject = Subject(model, images)
     file = checkpoint.find_checkpoint(run)
     content = {
         "lebm_evaluation": FORMAT,
@@ -84,18 +93,18 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
         "checkpoint": str(file),
         "checkpoint_sha256": sha256(file),
         "weights": chosen.weights,
-        "loaded_weights": subject.model.loaded_weights,
-        "method": type(subject.model).__name__,
+        "loaded_weights": model.loaded_weights,
+        "method": type(model).__name__,
         "seed": settings.seed,
         "suites": {},
     }
     kept = read_evaluation(target) if target.is_file() else None
-    same = {"command": command, "versions": versions(), "hardware": hardware(), "data": data}
+    same = {"command": command, "versions": versions(), "hardware": hardware(), "data": data.describe_split()}
     tell(f"lebm: suites {', '.join(names)}")
     started = time.localtime()
     for name, result in run_suites(names, subject, settings, chosen.trust):
         began = time.strftime("%Y-%m-%dT%H:%M:%S%z", started)
-        result.origin = {**same, "started": began, "chains": subject.model.chain_settings}
+        result.origin = {**same, "started": began, "chains": model.chain_settings}
         content["suites"][name] = plain(asdict(result))
         write_json(target, merged(kept, content))  # after every suite, so a failing one loses no results
         started = time.localtime()
@@ -103,27 +112,6 @@ def _evaluate(run: Path, target: Path, chosen: argparse.Namespace, command: str)
     _print_table(content, names)
     measured = sum(len(suite["figures"]) for suite in content["suites"].values())
     tell(f"lebm: {measured} figures of {run} in {target}; next: lebm report {run}")
-
-
-def _subject(
-    run: Path, chosen: argparse.Namespace
-) -> tuple[Subject | SentenceSubject, Settings, dict[str, Any]]:
-    """Return model and data, the settings, and a description of the data."""
-    from lebm.data import TextData
-    from lebm.evaluation.context import SentenceSubject, Subject
-    from lebm.evaluation.data import RunImages
-
-    opened = Opened(argparse.Namespace(**{**vars(chosen), "run": run}))
-    model, data = opened.model, opened.data(chosen.data, chosen.limit)
-    model.seed = opened.chosen.seed
-    given = {name: value for name, value in vars(chosen).items() if name in Settings.__dataclass_fields__}
-    settings = Settings(**{**given, "ood": tuple(chosen.ood), "seed": model.seed})
-    if isinstance(data, TextData):
-        data.setup()
-        return SentenceSubject(model, data), settings, data.describe_split()
-    images = RunImages.of(data)
-    settings = replace(settings, extractor=_extractor(chosen, images.test.image_shape))
-    return Subject(model, images), settings, data.describe_split()
 
 
 def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExtractor:
@@ -174,7 +162,7 @@ def _measured(suite: dict[str, Any]) -> str:
     return f"{protocol['name']}{features}, {suite['wall_time_seconds']:.0f} s{missing}"
 
 
-def report(argv: list[str]) -> int:
+def report(argv: list[str]) -> None:
     """Run ``lebm report RUN... [--out FILE]``."""
     parser = VerbParser("report", "Write one self-contained HTML page that compares runs.")
     runs = "run folders; lebm evaluate RUN adds figures and curves"
@@ -189,4 +177,3 @@ def report(argv: list[str]) -> int:
 
     size = write(chosen.run, chosen.out)
     tell(f"lebm: {len(chosen.run)} run(s) in {chosen.out}, {size / 2**20:.1f} MB")
-    return 0

@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 from lebm import hub
-from lebm.cli.flags import VerbParser, add_weights, free
+from lebm.cli.common import VerbParser, add_weights, free
 from lebm.errors import tell
 from lebm.files import sha256
-from lebm.run.folder import check_run, plain, write_json
+from lebm.run.folder import plain, write_json
 
 
 def _parser(verb: str, description: str) -> VerbParser:
@@ -21,13 +21,13 @@ def _parser(verb: str, description: str) -> VerbParser:
     return parser
 
 
-def export(argv: list[str]) -> int:
+def export(argv: list[str]) -> None:
     """Run ``lebm export RUN FILE.safetensors``."""
     parser = _parser("export", "Write the model of a run as one safetensors file, for example to share it.")
     parser.add_argument("file", type=Path, help="NAME.safetensors")
     parser.flag("--force", "replace FILE if it exists", action="store_true")
     chosen = parser.parse_args(argv)
-    check_run(chosen.run)
+    hub.located(chosen.run, download=False)
     free(chosen.file, chosen.force, "name")
     from lebm.run import provenance
 
@@ -38,10 +38,9 @@ def export(argv: list[str]) -> int:
         f"lebm: {type(model).__name__}, {model.loaded_weights} weights of {chosen.run}, in {chosen.file}"
         f" ({chosen.file.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256(chosen.file)})"
     )
-    return 0
 
 
-def push(argv: list[str]) -> int:
+def push(argv: list[str]) -> None:
     """Run ``lebm push RUN USER/NAME``."""
     parser = _parser(
         "push",
@@ -52,7 +51,7 @@ def push(argv: list[str]) -> int:
     parser.flag("--license", "licence of the weights, such as apache-2.0 (default: none)")
     parser.flag("--private", "private visibility of a new repository", action="store_true")
     chosen = parser.parse_args(argv)
-    check_run(chosen.run)
+    hub.located(chosen.run, download=False)
     repository = hub.parsed(chosen.name)[0]
     hub.need_token(chosen.name)
     from lebm import checkpoint
@@ -71,4 +70,3 @@ def push(argv: list[str]) -> int:
         (folder / hub.CARD).write_text(card, encoding="utf-8")
         address = hub.push(chosen.name, folder, chosen.private)
     tell(f"lebm: {chosen.run} is now {hub.PREFIX}{repository} ({address})")
-    return 0

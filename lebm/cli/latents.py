@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import Opened, encode_noise, say, target_file
-from lebm.cli.flags import count, run_parser
+from lebm.cli.common import Opened, count, encode_noise, run_parser, say, target_file
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from lebm.data.rows import Rows
 
 
-def reconstruct(argv: list[str]) -> int:
+def reconstruct(argv: list[str]) -> None:
     """Run ``lebm reconstruct RUN``."""
     what = "Encode and decode data. The data are above, the reconstructions below."
     number = "number of rows, chosen by the seed and spread over the classes"
@@ -32,16 +31,15 @@ def reconstruct(argv: list[str]) -> int:
     if (sentences := run.model.sentences) is not None:
         pairs = zip(sentences.spell(x), sentences.spell(result), strict=True)
         say((f"data   {above}\nmodel  {below}" for above, below in pairs), run.chosen.out)
-        return 0
+        return
     both = torch.cat([x, result])  # an array holds the data first
     target = run.write("reconstructions", both, lambda both: pair_grid(both[: len(x)], both[len(x) :]))
     run.report(f"{len(x)} reconstructions of {rows.source}", target)
     unit = "per pixel, in the [-1, 1] range" if x.dim() == 4 else "per coordinate"
     tell(f"lebm: mean squared error {(result - x).square().mean().item():.5f} {unit}")
-    return 0
 
 
-def interpolate(argv: list[str]) -> int:
+def interpolate(argv: list[str]) -> None:
     """Run ``lebm interpolate RUN [A B]``."""
     parser = run_parser("interpolate", "Encode images or sentences, and decode the latents between them.")
     pairs = "number of interpolations between rows chosen by the seed, if no ends are named"
@@ -73,7 +71,7 @@ def interpolate(argv: list[str]) -> int:
     x = run.decoded(torch.cat([between(first, last, chosen.n) for first, last in ends]))
     if sentences is not None:
         say(sentences.spell(x), chosen.out)
-        return 0
+        return
     target = run.write("interpolation", x, lambda x: image_grid(x, chosen.n))
     what = f"{len(ends)} interpolation(s) between {source}"
     run.report(what, target, "posterior" if rows else "prior")
@@ -81,10 +79,9 @@ def interpolate(argv: list[str]) -> int:
         numbers = rows.columns["index"]
         named = ", ".join(f"{a} to {b}" for a, b in zip(numbers[0::2], numbers[1::2], strict=False))
         tell(f"lebm: rows of the data: {named}")
-    return 0
 
 
-def traverse(argv: list[str]) -> int:
+def traverse(argv: list[str]) -> None:
     """Run ``lebm traverse RUN [ROW]``."""
     what = "Vary one latent coordinate of an image per row of a picture. The image itself is in the middle."
     parser = run_parser("traverse", what)
@@ -116,10 +113,9 @@ def traverse(argv: list[str]) -> int:
     target = run.write("traversal", x, lambda x: image_grid(x, chosen.n))
     run.report(f"{len(coordinates)} coordinates of {source}", target, "posterior" if rows else "prior")
     tell(f"lebm: coordinates from above: {', '.join(map(str, coordinates))}")
-    return 0
 
 
-def encode(argv: list[str]) -> int:
+def encode(argv: list[str]) -> None:
     """Run ``lebm encode RUN``."""
     parser = run_parser(
         "encode",
@@ -153,7 +149,6 @@ def encode(argv: list[str]) -> int:
         np.savez(file, **arrays)
     counts = " and ".join(f"{len(arrays[name])} ({name})" for name in parts)
     run.report(f"latents of {data.path}, {counts},", target)
-    return 0
 
 
 def _starts(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lebm import pretrained as models
-from lebm.cli.flags import VerbParser, free
+from lebm.cli.common import VerbParser, free
 from lebm.component import component_line
 from lebm.config.recipes import blocks, find, included, is_measured, load_recipe, names, title
 from lebm.config.request import Request, check_data, helped, read_request
@@ -20,37 +20,30 @@ if TYPE_CHECKING:
     from lebm.config.parser import RecipeCLI
 
 
-def ls(argv: list[str]) -> int:
+def ls(argv: list[str]) -> None:
     """Run ``lebm ls``."""
     VerbParser("ls", "List the recipes with their titles.").parse_args(argv)
     known = names()
     width = max(map(len, known))
-    measured = {name for name, path in known.items() if is_measured(path)}
     for name, path in known.items():
-        print(f"{name:<{width}} {'*' if name in measured else ' '} {title(path)}".rstrip())
+        print(f"{name:<{width}} {'*' if is_measured(path) else ' '} {title(path)}".rstrip())
     print("\n* run at full length, with the result in its header: lebm cat RECIPE")
     if shared := blocks():
         print(f"\nblocks that recipes include: {', '.join(shared)}")
-    return 0
 
 
-def pretrained(argv: list[str]) -> int:
+def pretrained(argv: list[str]) -> None:
     """Run ``lebm pretrained``."""
     what = "List the trained models of the package, each with the first line of its card."
     VerbParser("pretrained", what).parse_args(argv)
     for name, file in models.names().items():
-        print(f"{models.PREFIX}{name}  {file.stat().st_size / 1e6:.2f} MB  {_summary(file)}")
-    return 0
+        lines = file.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+        below = lines[lines.index("---", 1) + 1 :]  # without the head for the Hub
+        summary = next(line for line in below if line and not line.startswith("#"))
+        print(f"{models.PREFIX}{name}  {file.stat().st_size / 1e6:.2f} MB  {summary}")
 
 
-def _summary(model: Path) -> str:
-    """Return the first line of the card beside a model: its method and data."""
-    lines = model.with_suffix(".md").read_text(encoding="utf-8").splitlines()
-    below = lines[lines.index("---", 1) + 1 :]  # without the head for the Hub
-    return next(line for line in below if line and not line.startswith("#"))
-
-
-def cat(argv: list[str]) -> int:
+def cat(argv: list[str]) -> None:
     """Run ``lebm cat RECIPE``."""
     parser = VerbParser("cat", "Print a recipe, with the recipes and blocks that it includes as comments.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
@@ -60,10 +53,9 @@ def cat(argv: list[str]) -> int:
         print(f"\n# included from {printable(str(file))}")
         for line in file.read_text(encoding="utf-8").splitlines():
             print(f"#   {printable(line)}")
-    return 0
 
 
-def cp(argv: list[str]) -> int:
+def cp(argv: list[str]) -> None:
     """Run ``lebm cp RECIPE DEST [--for FOLDER]``."""
     parser = VerbParser("cp", "Copy a recipe, as the start of your own.")
     parser.add_argument("recipe", help="a name that lebm ls prints, or a path")
@@ -92,13 +84,12 @@ def cp(argv: list[str]) -> int:
     write_text(target, text)
     for sentence in [*told, f"next: lebm fit -c {shlex.quote(str(target))}"]:
         tell(f"{target}: {sentence}")
-    return 0
 
 
-def validate_recipe(argv: list[str]) -> int:
+def validate_recipe(argv: list[str]) -> None:
     """Run ``lebm validate-recipe RECIPE [--time] [overrides]``."""
     if helped("validate-recipe", argv):
-        return 0
+        return
     timed = "--time" in argv
     request = read_request("validate-recipe", [word for word in argv if word != "--time"])
     cli = built(request)
@@ -115,11 +106,13 @@ def validate_recipe(argv: list[str]) -> int:
         tell(f"data     {component_line(cli.config.data.as_dict())}")
         for note in cli.notes:
             tell(f"data     {note}")
-    tell(f"trainer  {_limits(cli.config.trainer)}")
+    named = ("max_epochs", "max_steps", "max_time", "accelerator", "devices", "precision")
+    limits = {name: cli.config.trainer.get(name) for name in named}
+    set_ones = (f"{name}={value}" for name, value in limits.items() if value not in (None, -1))
+    tell(f"trainer  {', '.join(set_ones)}")
     tell(f"run      {cli.run_dir}")
     if timed:
         tell(f"time     {_time(request)}")
-    return 0
 
 
 def built(request: Request) -> RecipeCLI:
@@ -168,8 +161,3 @@ def _time(request: Request) -> str:
     total = total if trainer.max_steps < 0 else min(total, trainer.max_steps)
     lasts = f"{seconds * total / 3600:.3g} hours"
     return f"{seconds:.3g} s per step; {total:,} steps: {lasts}, without validation and pictures"
-
-
-def _limits(trainer: Any) -> str:
-    named = ("max_epochs", "max_steps", "max_time", "accelerator", "devices", "precision")
-    return ", ".join(f"{name}={trainer.get(name)}" for name in named if trainer.get(name) not in (None, -1))

@@ -7,15 +7,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lebm.cli.common import Opened, is_image, say, target_file
-from lebm.cli.flags import count, run_parser
+from lebm.cli.common import Opened, count, is_image, run_parser, say, target_file
 from lebm.errors import UserError, tell
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def sample(argv: list[str]) -> int:
+def sample(argv: list[str]) -> None:
     """Run ``lebm sample RUN -n 64``."""
     purpose = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
     parser = run_parser("sample", purpose, split="")
@@ -50,10 +49,16 @@ def sample(argv: list[str]) -> int:
         x, note = _of_class(run)
         what += f" of class {chosen.classes}"
     if chosen.decode is not None:
-        x = _decoded(x, chosen)
+        decoder = Opened(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
+        if x.shape[1:] != (decoder.model.latent_dim,):
+            raise UserError(
+                f"--decode {chosen.decode}: expected latents of {decoder.model.latent_dim} numbers, but the"
+                f" samples of {chosen.run} have the shape {tuple(x.shape[1:])}"
+            )
+        x = decoder.decoded(x)
     if run.model.sentences is not None:
         say(run.model.sentences.spell(x), chosen.out)
-        return 0
+        return
     if chosen.format == "png-files" and is_image(x):
         target = target_file(chosen, "samples", "")
         for number, image in enumerate(x):
@@ -66,7 +71,6 @@ def sample(argv: list[str]) -> int:
     run.report(what, target, chain)
     if note:
         tell(note)
-    return 0
 
 
 def _drawn(run: Opened) -> Tensor:
@@ -102,14 +106,3 @@ def _of_class(run: Opened) -> tuple[Tensor, str]:
         f"lebm: the classifier agrees with {int(draws.met.sum())} of {chosen.n}; acceptance"
         f" {draws.acceptance:.2f}, {draws.ess:.0f} effective draws of the prior, levels {draws.levels}"
     )
-
-
-def _decoded(z: Tensor, chosen: argparse.Namespace) -> Tensor:
-    """Decode samples ``(n, d)``, latents of another run, by the generator of that run."""
-    other = Opened(argparse.Namespace(**{**vars(chosen), "run": chosen.decode}))
-    if z.shape[1:] != (other.model.latent_dim,):
-        raise UserError(
-            f"--decode {chosen.decode}: expected latents of {other.model.latent_dim} numbers, but the"
-            f" samples of {chosen.run} have the shape {tuple(z.shape[1:])}"
-        )
-    return other.decoded(z)

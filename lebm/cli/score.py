@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lebm.cli.common import Opened, is_image, target_file
-from lebm.cli.flags import count, free, run_parser
+from lebm.cli.common import Opened, count, free, is_image, run_parser, target_file
 from lebm.errors import UserError, tell
 from lebm.files import replaced
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from lebm.data.rows import Rows
 
 
-def score(argv: list[str]) -> int:
+def score(argv: list[str]) -> None:
     """Run ``lebm score RUN --data DATA``."""
     what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
     parser = run_parser("score", what)
@@ -40,13 +39,21 @@ def score(argv: list[str]) -> int:
     if chosen.top:
         free(picture, chosen.force)
     run = Opened(chosen)
+    import pyarrow
+    from pyarrow import csv, parquet
+
     rows = run.rows(chosen.limit)
     if run.model.sentences is not None and (chosen.top or chosen.score == "combined"):
         raise UserError(f"{chosen.run}: --top and --score combined need images, not sentences")
     scorer = run.model.anomaly_score if chosen.score == "anomaly_score" else _combined(run)
     values = run.each(scorer, rows).double()
     threshold = None if rate is None else _threshold(run, scorer, rate)
-    _write_scores(target, rows, chosen.score, values, threshold)
+    columns: dict[str, Any] = {**rows.columns, chosen.score: values.tolist()}
+    if threshold is not None:
+        columns["flagged"] = (~(values <= threshold)).tolist()
+    write = parquet.write_table if target.suffix == ".parquet" else csv.write_csv
+    with replaced(target) as unfinished:
+        write(pyarrow.table(columns), unfinished)
     run.report(f"{len(values)} scores of {rows.source}", target)
     if threshold is not None:
         flagged = int((values > threshold).sum())
@@ -55,7 +62,6 @@ def score(argv: list[str]) -> int:
         tell(f"lebm: {broken} of these scores are not finite")
     if chosen.top:
         _write_picture(picture, run, rows, values)
-    return 0
 
 
 def _combined(run: Opened) -> Callable[..., Tensor]:
@@ -85,19 +91,6 @@ def _threshold(run: Opened, scorer: Callable[..., Tensor], rate: float) -> float
         f" ({above / len(values):.3g}, requested {rate:g})"
     )
     return threshold
-
-
-def _write_scores(target: Path, rows: Rows, name: str, values: Tensor, threshold: float | None) -> None:
-    import pyarrow
-    from pyarrow import csv, parquet
-
-    columns: dict[str, Any] = {**rows.columns, name: values.tolist()}
-    if threshold is not None:
-        columns["flagged"] = (~(values <= threshold)).tolist()
-    table = pyarrow.table(columns)
-    write = parquet.write_table if target.suffix == ".parquet" else csv.write_csv
-    with replaced(target) as unfinished:
-        write(table, unfinished)
 
 
 def _write_picture(target: Path, run: Opened, rows: Rows, values: Tensor) -> None:

@@ -7,14 +7,14 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
-from lebm.cli.flags import VerbParser
+from lebm.cli.common import VerbParser
 from lebm.cli.recipes import built
 from lebm.config.recipes import run_name
 from lebm.config.request import check_flagged_data, read_request
 from lebm.errors import UserError, tell
 from lebm.evaluation.settings import SUITE_NAMES
 from lebm.run.folder import stored_json
-from lebm.study import FLAGS, Study, attempted, command, fit_words, grid, product, trained
+from lebm.study import FLAGS, Study, attempted, command, fit_words, grid, product, read_cells, trained
 
 
 def study(argv: list[str]) -> int:
@@ -44,7 +44,8 @@ def study(argv: list[str]) -> int:
         raise UserError(f"lebm study run {chosen.plan}: name a folder for the runs, such as runs/study")
     only = chosen.only.split(",") if chosen.only else None
     failed = opened.run(Path(chosen.target), only, chosen.data)
-    tell(f"lebm: {len(opened.stored())} cells in {opened.results}; next: lebm study table {chosen.plan}")
+    cells = len(read_cells(opened.results))
+    tell(f"lebm: {cells} cells in {opened.results}; next: lebm study table {chosen.plan}")
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import re
@@ -17,7 +18,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -38,7 +38,7 @@ from lebm.files import remove_folder
 from lebm.run import folder as runs
 from lebm.run.callbacks import Preempted
 from lebm.run.folder import sole_writer
-from lebm.run.loggers import log_model, stored_run_id, with_ends
+from lebm.run.loggers import with_ends
 
 _NOTICES = (
     ".*does not have many workers.*",
@@ -53,7 +53,7 @@ _LOST = re.compile("connection (closed|reset) by peer|timed out waiting|broken p
 
 
 class FinishedError(Exception):
-    """Nothing is left to train."""
+    """An error for a resumed run with nothing left to train."""
 
 
 class TrainingCLI(RecipeCLI):
@@ -80,18 +80,19 @@ class TrainingCLI(RecipeCLI):
             request.settings.insert(0, Setting("model", content.get("hyper_parameters"), None))
         super().__init__(request)
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        trainer = super().instantiate_trainer(**kwargs)
-        begin = LambdaCallback(on_train_start=lambda *_: setattr(self, "begun", True))
-        trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
-        return trainer
-
     def prepare_run(self) -> None:
-        if self.request.verb == "fit":
-            self._prepare_fit()
-        else:
+        fit, folder = self.request.verb == "fit", self.run_dir / "checkpoints"
+        if fit and runs.is_first_process():
+            self.fresh = not self.run_dir.exists()
+            self.held.enter_context(sole_writer(self.run_dir, self.request.resume))
+            if self.request.resume:
+                AtomicCheckpointIO.clean(folder)
+        if not fit or self.config.ckpt_path:
             self.ckpt_path = Path(self.config.ckpt_path or self.run_dir)
+        if self.request.resume and any(folder.glob("[!.]*.ckpt")):
+            self.ckpt_path = self.run_dir
         if self.ckpt_path is None:
+            self._find_backbone()
             return
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
         if checkpoint.is_model_file(self.ckpt_path):
@@ -101,10 +102,20 @@ class TrainingCLI(RecipeCLI):
             )
         if self.request.resume or self.request.verb != "fit":
             self.first_step = content.get("global_step", 0) if self.request.resume else sys.maxsize
-            self.wandb_id = stored_run_id(content)
+            self.wandb_id = content.get("callbacks", {}).get("WandbRun", {}).get("run_id")
         self.stored_model = content.get("hyper_parameters")
         if self.request.resume:
-            self._stop_if_finished(content)
+            limits, steps = self.config.trainer, content.get("global_step", 0)
+            try:
+                epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            except (KeyError, TypeError):
+                epochs = 0
+            all_epochs = limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
+            if all_epochs or 0 <= limits.max_steps <= steps:
+                raise FinishedError(
+                    f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs"
+                    " or --trainer.max_steps to continue"
+                )
             # The stored recipe has its references filled in, so the flag would not change the networks.
             given = {"latent_dim", "latent_dims"} & self.request.flags.keys()
             if given and self.request.recipes[0] == self.run_dir / "config.yaml":
@@ -126,19 +137,6 @@ class TrainingCLI(RecipeCLI):
             if self.request.verb == "fit":
                 self.datamodule.check_batch_size()
 
-    def _prepare_fit(self) -> None:
-        if runs.is_first_process():
-            self.fresh = not self.run_dir.exists()
-            self.held.enter_context(sole_writer(self.run_dir, self.request.resume))
-            if self.request.resume:
-                AtomicCheckpointIO.clean(self.run_dir / "checkpoints")
-        if self.request.resume and any((self.run_dir / "checkpoints").glob("[!.]*.ckpt")):
-            self.ckpt_path = self.run_dir
-        elif self.config.ckpt_path:
-            self.ckpt_path = Path(self.config.ckpt_path)
-        else:
-            self._find_backbone()
-
     def _find_backbone(self) -> None:
         """Reject a missing ``backbone``, the run whose networks a method starts from."""
         inference = (self.config.model.get("init_args") or {}).get("inference") or {}
@@ -151,66 +149,50 @@ class TrainingCLI(RecipeCLI):
         key = "model.init_args.inference.init_args.backbone"
         raise UserError(f"{key}: {backbone}: no such run folder or checkpoint; {hint}")
 
-    def _stop_if_finished(self, content: dict[str, Any]) -> None:
-        limits = self.config.trainer
-        steps = content.get("global_step", 0)
-        try:
-            epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        except (KeyError, TypeError):
-            epochs = 0
-        all_epochs = limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
-        if all_epochs or 0 <= limits.max_steps <= steps:
-            raise FinishedError(
-                f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs or"
-                " --trainer.max_steps to continue"
-            )
-
 
 def run(request: Request) -> int:
     """Run the verb of a request and return the exit status; the run folder records how the run ended."""
     quiet()
-    with contextlib.ExitStack() as held:
-        return _run(request, held)
-
-
-def _run(request: Request, held: contextlib.ExitStack) -> int:
     verb, started = request.verb, time.time()
     handler, shown = signal.getsignal(signal.SIGINT), threading.excepthook
-    held.callback(setattr, threading, "excepthook", shown)
-    # TensorBoard's thread hands its error to the next call of its writer, so this process fails with it.
-    threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else shown(end)
-    try:
-        cli = TrainingCLI(request, held)
-    except FinishedError as news:
-        tell(f"lebm: {news}")
-        return 0
-    status, code = "failed", 1
-    try:
-        if runs.is_first_process():
-            source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
-            tell(f"lebm: {verb} in {cli.run_dir}{source}")
-            for note in cli.notes:
-                tell(f"lebm: {note}")
-        go = getattr(cli.trainer, verb)
-        go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
-        if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt  # Lightning ends an interrupted run without raising
-        status, code = "finished", 0
-    except Preempted as stop:
-        # the other processes exit with 0, because a launcher kills all processes once one has failed
-        status, code = "interrupted", 128 + stop.number if runs.is_first_process() else 0
-    except SIGTERMException:
-        status, code = "interrupted", 143
-    except (KeyboardInterrupt, SystemExit):
-        if cli.trainer.state.status != TrainerStatus.INTERRUPTED:
-            raise
-        status, code = "interrupted", 130
-    except Exception as error:
-        code = failure_status(cli, error)
-    finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores the signal permanently after the first
-        _leave(cli, verb, started, status)
-    return code
+    with contextlib.ExitStack() as held:
+        held.callback(setattr, threading, "excepthook", shown)
+        # TensorBoard's thread hands its error to the next call of its writer, so this process fails with it.
+        threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else shown(end)
+        try:
+            cli = TrainingCLI(request, held)
+        except FinishedError as news:
+            tell(f"lebm: {news}")
+            return 0
+        status, code = "failed", 1
+        try:
+            if runs.is_first_process():
+                source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
+                tell(f"lebm: {verb} in {cli.run_dir}{source}")
+                for note in cli.notes:
+                    tell(f"lebm: {note}")
+            begin = LambdaCallback(on_train_start=lambda *_: setattr(cli, "begun", True))
+            cli.trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
+            go = getattr(cli.trainer, verb)
+            go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+            if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
+                raise KeyboardInterrupt  # Lightning ends an interrupted run without raising
+            status, code = "finished", 0
+        except Preempted as stop:
+            # the other processes exit with 0, because a launcher kills all processes once one has failed
+            status, code = "interrupted", stop.args[0] if runs.is_first_process() else 0
+        except SIGTERMException:
+            status, code = "interrupted", 143
+        except (KeyboardInterrupt, SystemExit):
+            if cli.trainer.state.status != TrainerStatus.INTERRUPTED:
+                raise
+            status, code = "interrupted", 130
+        except Exception as error:
+            code = failure_status(cli, error)
+        finally:
+            signal.signal(signal.SIGINT, handler)  # Lightning ignores the signal permanently after the first
+            _leave(cli, verb, started, status)
+        return code
 
 
 def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
@@ -221,19 +203,14 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
             # it holds only files of loggers, and the corrected recipe needs the folder to be free
             remove_folder(cli.run_dir)
     elif trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        content = runs.summary(
-            trainer,
-            cli.model,
-            cli.datamodule,
-            recipe=str(cli.request.recipes[0]) if cli.request.recipes else "",
-            command=shlex.join(["lebm", verb, *cli.request.typed]),
-            seed=cli.config.seed_everything,
-            started=started,
-            status=status,
-        )
+        content = _summary(cli, started, status)
         target = cli.run_dir / ("summary.json" if verb == "fit" else f"{verb}.json")
-        if verb == "fit" and (earlier := runs.earlier_attempts(target)):
-            content["earlier_attempts"] = earlier
+        if verb == "fit":
+            names = ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
+            with contextlib.suppress(OSError, ValueError, KeyError):  # no summary, or one of an older version
+                last = json.loads(target.read_text(encoding="utf-8"))
+                attempt = {name: last[name] for name in names}
+                content["earlier_attempts"] = [*last.get("earlier_attempts", []), attempt]
         try:
             runs.write_json(target, content)
         except OSError as error:
@@ -252,14 +229,53 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
         wandb.finish(exit_code=0 if status == "finished" else 1)
 
 
+def _summary(cli: TrainingCLI, started: float, status: str) -> dict[str, Any]:
+    """Return the settings and results of a run as plain values."""
+    trainer: Any = cli.trainer
+    measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
+    data = chains = None
+    with contextlib.suppress(Exception):  # as for the data of a run that failed early
+        data = cli.datamodule.describe_split()
+    with contextlib.suppress(Exception):
+        chains = cli.model.chain_settings
+    return {
+        "status": status,
+        "recipe": str(cli.request.recipes[0]) if cli.request.recipes else "",
+        "command": shlex.join(["lebm", cli.request.verb, *cli.request.typed]),
+        "seed": cli.config.seed_everything,
+        "versions": runs.versions(),
+        "hardware": runs.hardware(),
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "wall_time_seconds": round(time.time() - started, 3),
+        "cpu_time_seconds": round(time.process_time(), 3),
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        # as logged, because callbacks see the mean loss of the last epoch
+        "metrics": runs.plain({**trainer.callback_metrics, **trainer.logged_metrics}),
+        "protocols": runs.plain({type(part).__name__: part.protocol for part in measuring}),
+        "data": runs.plain(data),
+        "chains": runs.plain(chains),
+    }
+
+
 def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) -> None:
-    """Store the summary in a Weights & Biases run, and its model if the recipe requests it."""
+    """Store the summary in a Weights & Biases run, and ``last.ckpt`` as an artifact if ``log_model`` asks."""
+    import wandb
+
     values = with_ends(content["metrics"])
     run.summary.update({"run" if verb == "fit" else verb: content, **values})
-    if verb == "fit" and content["status"] == "finished":
-        facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
-        metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
-        log_model(run, cli.recipe.trainer.logger, cli.run_dir, metadata)
+    chosen = cli.recipe.trainer.logger if verb == "fit" and content["status"] == "finished" else []
+    facts = {name: content[name] for name in ("recipe", "seed", "steps", "versions")}
+    metadata = {"method": type(cli.model).__name__, **facts, "figures": values}
+    for block in chosen if isinstance(chosen, list) else [chosen]:
+        arguments = (block.get("init_args") or {}) if hasattr(block, "get") else {}
+        if arguments.get("log_model"):
+            name = arguments.get("checkpoint_name") or f"model-{run.id}"
+            artifact = wandb.Artifact(name, type="model", metadata=metadata)
+            artifact.add_file(str(cli.run_dir / "checkpoints" / "last.ckpt"), name="last.ckpt")
+            run.log_artifact(artifact, aliases=["latest", "last"])
 
 
 def quiet() -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from lebm.config import recipes
 from lebm.config.recipes import merged, read
+from lebm.data import ArrayData, ImageData
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError, one_line
@@ -149,8 +150,6 @@ def _resized(section: Any, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the data arguments: the recipe's where they hold for any images, else the defaults."""
-    from lebm.data import ArrayData, ImageData
-
     known = inspect.signature(ArrayData if found.is_array else ImageData).parameters
     arguments: dict[str, Any] = {"path": found.path}
     if not found.is_array:

@@ -24,21 +24,22 @@ _KINDS |= {"Sequence": "a list", "list": "a list"}
 
 def parser_line(text: str, settings: Sequence[Setting], options: Iterable[str]) -> str:
     """Shorten a message of jsonargparse to one line with the file of the key and a suggestion."""
-    key, cls, leaf = _deepest(text)
+    key, path, leaf = _deepest(text)
+    cls = path.rpartition(".")[2]
     if found := re.search(r"Group '(.+)' does not accept option '(.+)'", leaf):
         key = [f"{found[1]}.{found[2]}"]
         leaf = "no such setting" + nearest(key[0], options)
     elif found := re.search(r"Option '(.+)' is not accepted", leaf):
         name = found[1] if key else found[1].split(".")[0]
         if key:
-            owner = pydoc.locate(cls)
+            owner = pydoc.locate(path)
             known: Iterable[str] = constructor_parameters(owner) if inspect.isclass(owner) else ()
-            leaf = f"{_short(cls)} has no argument {name!r}" + nearest(name, known)
+            leaf = f"{cls} has no argument {name!r}" + nearest(name, known)
         else:
             leaf = "no such section" + nearest(name, [other for other in options if "." not in other])
         key = [*key, name]
     elif found := re.search(r"following arguments are required: (.+)", leaf):
-        leaf = f"{_short(cls)} needs {found[1]}" if key else f"the section {found[1]} is missing"
+        leaf = f"{cls} needs {found[1]}" if key else f"the section {found[1]} is missing"
     elif found := re.search(r"Importing '([^']+)' is not allowed", leaf):
         leaf = f"the class {found[1]} is outside lebm, lightning and torch; to trust it, add --trust "
         leaf += found[1].split(".")[0]
@@ -61,7 +62,6 @@ def _abstract(path: str) -> str:
 
 
 def _value(text: str, leaf: str) -> str:
-    """Return the message for a wrong value or class name."""
     given = re.search(r"^ *Given value: (.{1,40})$", text, re.MULTILINE)
     choices = re.findall(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.*))?", text)
     if choices and leaf.startswith("Expected a"):
@@ -139,7 +139,3 @@ def _deepest(text: str) -> tuple[list[str], str, str]:
             classes = [value for _, kind, value in stack if kind != "Parser key"]
             best = (indent, keys, classes[-1] if classes else "", rest)
     return best[1:]
-
-
-def _short(path: str) -> str:
-    return path.rpartition(".")[2]

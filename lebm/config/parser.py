@@ -132,6 +132,8 @@ class RecipeCLI(LightningCLI):
         self.config = self.recipe
         chosen = self.config_init.trainer
         callbacks, plugins = _listed(chosen.callbacks), _listed(chosen.plugins)
+        if not any(isinstance(p, ClusterEnvironment) for p in plugins) and SLURMEnvironment.detect():
+            plugins += [SLURMEnvironment(auto_requeue=False)]  # requeueing saves in a signal handler
         ours: list[Any] = [SameShape(), WandbRun()]
         standard: dict[type, type] = {ChainHealth: ChainHealth, Divergence: Divergence}
         if chosen.enable_progress_bar is not False:
@@ -152,7 +154,7 @@ class RecipeCLI(LightningCLI):
         trainer = super().instantiate_trainer(
             callbacks=[*callbacks, *ours],
             logger=with_defaults(chosen.logger, self.run_dir, self.first_step),
-            plugins=[*plugins, *_environment(plugins), AtomicCheckpointIO()],
+            plugins=[*plugins, AtomicCheckpointIO()],
             **kwargs,
         )
         self._check_processes(trainer)
@@ -198,14 +200,7 @@ class RecipeCLI(LightningCLI):
 
 
 def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value] if value else []
-
-
-def _environment(plugins: list[Any]) -> list[SLURMEnvironment]:
-    """Return the Slurm environment without requeueing, which writes checkpoints in a signal handler."""
-    if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or not SLURMEnvironment.detect():
-        return []
-    return [SLURMEnvironment(auto_requeue=False)]
+    return list(value) if isinstance(value, list) else [value] if value else []
 
 
 def _allow(trust: list[str]) -> None:

@@ -218,7 +218,6 @@ def merged(settings: Iterable[Setting], trust: Iterable[str] = ()) -> tuple[dict
 
 
 def _merge(old: Any, new: Any, trust: Sequence[str]) -> Any:
-    """Return ``old`` with the values of ``new``."""
     if isinstance(old, dict) and _is_class(new):
         new = {"class_path": new}
     if not isinstance(new, dict):

@@ -134,7 +134,13 @@ def read_request(verb: str, typed: list[str]) -> Request:
         elif flag in ("-c", "--config"):
             _use_recipe(request, value)
         else:
-            request.settings.append(Setting(flag[2:], _loaded(value), None))
+            try:
+                loaded = yaml.safe_load(value)
+            except yaml.YAMLError:
+                loaded = value
+            # the parser reads numbers and other text
+            is_loaded = isinstance(loaded, dict | list | bool) or value == "null"
+            request.settings.append(Setting(flag[2:], loaded if is_loaded else value, None))
     has_model = any("model" in setting.sections for setting in request.settings)
     if not (request.recipes or request.asked or has_model):
         raise UserError(f"name a recipe, as in: lebm {verb} -c quickstart (lebm ls lists the recipes)")
@@ -144,15 +150,6 @@ def read_request(verb: str, typed: list[str]) -> Request:
 def _is_value(words: list[str]) -> bool:
     """Return whether the next word is the value of the flag before it."""
     return bool(words) and re.match(r"-[^\d.]", words[0]) is None
-
-
-def _loaded(text: str) -> Any:
-    """Return a list, a mapping, a truth value or null of a flag; leave other text to the parser."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return value if isinstance(value, dict | list | bool) or text == "null" else text
 
 
 def _use_recipe(request: Request, name: str) -> None:

@@ -44,11 +44,7 @@ log = logging.getLogger("lebm.cli")
 
 
 class Preempted(SystemExit):
-    """The request of the signal ``number`` to stop the run."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
+    """The request of a signal to stop the run, with the exit status 128 plus its number."""
 
 
 class Preemption(Callback):
@@ -91,7 +87,7 @@ class Preemption(Callback):
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
             number = int(asked)
         if number:
-            raise Preempted(number)
+            raise Preempted(128 + number)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._before.items():
@@ -161,19 +157,16 @@ class RunCheckpoint(ModelCheckpoint):
             average.on_train_batch_end(trainer, pl_module, None, None, 0)  # no effect for a seen step
         if trainer.world_size == 1 or isinstance(exception, Preempted):
             super().on_exception(trainer, pl_module, exception)
-        elif isinstance(trainer.strategy, DDPStrategy) and self._should_save_on_exception(trainer):
-            self._save_alone(trainer)
-
-    def _save_alone(self, trainer: Trainer) -> None:
-        """Save without the other processes, which hold equal weights and may be dead or waiting."""
-        assert self.dirpath is not None
-        if not trainer.is_global_zero:
             return
-        try:
-            content = checkpoint_content(trainer)
-            trainer.strategy.checkpoint_io.save_checkpoint(content, Path(self.dirpath) / "last.ckpt")
-        except Exception as error:  # for example, chains were not gathered
-            log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
+        # without the other processes, which hold equal weights and may be dead or waiting
+        alone = trainer.is_global_zero and isinstance(trainer.strategy, DDPStrategy)
+        if alone and self._should_save_on_exception(trainer):
+            try:
+                content = checkpoint_content(trainer)
+                target = Path(self.dirpath) / "last.ckpt"  # type: ignore[arg-type]
+                trainer.strategy.checkpoint_io.save_checkpoint(content, target)
+            except Exception as error:  # for example, chains were not gathered
+                log.warning("no checkpoint of step %d: %s; the last one is kept", trainer.global_step, error)
 
 
 class SaveConfig(SaveConfigCallback):

@@ -6,17 +6,14 @@ import contextlib
 import errno
 import itertools
 import json
-import math
 import os
 import platform
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lebm import hub, pretrained
 from lebm._version import __version__
 from lebm.errors import UserError
 from lebm.files import write_text
@@ -98,56 +95,6 @@ def free_name(path: Path, suffix: str = "") -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def check_run(path: Path) -> None:
-    """Reject a path that is not a run folder with a checkpoint, a file or a model name, without torch."""
-    name = str(path)
-    if not path.exists() and name.startswith(pretrained.PREFIX):
-        pretrained.find(name)
-    elif not path.exists() and name.startswith(hub.PREFIX):
-        hub.parsed(name)
-    elif not path.exists():
-        raise UserError(f"{path}: no such run folder or checkpoint")
-    if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):
-        raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
-
-
-def summary(
-    trainer: Any, model: Any, data: Any, *, recipe: str, command: str, seed: Any, started: float, status: str
-) -> dict[str, Any]:
-    """Return the settings and results of a run as plain values; ``started`` is its ``time.time()``."""
-    measuring = [part for part in trainer.callbacks if getattr(part, "protocol", None)]
-    return {
-        "status": status,
-        "recipe": recipe,
-        "command": command,
-        "seed": seed,
-        "versions": versions(),
-        "hardware": hardware(),
-        "processes": trainer.world_size,
-        "precision": str(trainer.precision),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "wall_time_seconds": round(time.time() - started, 3),
-        "cpu_time_seconds": round(time.process_time(), 3),
-        "steps": trainer.global_step,
-        "epochs": trainer.current_epoch,
-        # as logged, because callbacks see the mean loss of the last epoch
-        "metrics": plain({**trainer.callback_metrics, **trainer.logged_metrics}),
-        "protocols": plain({type(part).__name__: part.protocol for part in measuring}),
-        "data": plain(_guarded(lambda: data.describe_split())),
-        "chains": plain(_guarded(lambda: model.chain_settings)),
-    }
-
-
-def earlier_attempts(target: Path) -> list[dict[str, Any]]:
-    """Return time and steps of earlier attempts of a resumed run, from the summary ``target``."""
-    names = ("status", "command", "started", "wall_time_seconds", "cpu_time_seconds", "steps")
-    try:
-        last = json.loads(target.read_text(encoding="utf-8"))
-        return [*last.get("earlier_attempts", []), {name: last[name] for name in names}]
-    except (OSError, ValueError, KeyError):  # no summary, or one of an older version
-        return []
-
-
 def spent_minutes(summary: dict[str, Any], which: str = "cpu") -> float | None:
     """Return CPU or wall time of a run in minutes, with earlier attempts; ``None`` if unknown."""
     name = f"{which}_time_seconds"
@@ -174,8 +121,11 @@ def hardware() -> dict[str, Any]:
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return {
-        "cpu": _cpu_model(),
+        "cpu": next(names, platform.processor() or "unknown"),
         "cores": os.cpu_count(),
         "usable_cores": usable,
         "threads": torch.get_num_threads(),
@@ -200,31 +150,10 @@ def stored_json(run: Path, name: str) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Convert a value to numbers, strings, lists and mappings; a non-finite number becomes ``None``."""
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    return str(value)
 
+    def converted(part: Any) -> Any:
+        if hasattr(part, "tolist"):
+            return part.tolist()
+        return list(part) if isinstance(part, set) else str(part)
 
-def _guarded(ask: Any) -> Any:
-    """Return the result of a call, or ``None`` if it fails, as for the data of a run that failed early."""
-    try:
-        return ask()
-    except Exception:
-        return None
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")
+    return json.loads(json.dumps(value, default=converted), parse_constant=lambda _: None)

@@ -45,19 +45,16 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
         if not self._columns:
-            self._open()
+            # The last row of a killed run may lack its step.
+            whole = (old for old in self._read() if (old.get("step") or "").isdigit())
+            rows = [old for old in whole if int(old["step"]) < self.first_step]
+            self._columns = list(dict.fromkeys(["step", "epoch", *(name for old in rows for name in old)]))
+            self._rewrite(rows)
         if fresh := [name for name in row if name not in self._columns]:
             self._columns += fresh
             self._rewrite(self._read())
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
-
-    def _open(self) -> None:
-        # The last row of a killed run may lack its step.
-        whole = (row for row in self._read() if (row.get("step") or "").isdigit())
-        rows = [row for row in whole if int(row["step"]) < self.first_step]
-        self._columns = list(dict.fromkeys(["step", "epoch", *(name for row in rows for name in row)]))
-        self._rewrite(rows)
 
     def _read(self) -> list[dict[str, str]]:
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
@@ -88,15 +85,10 @@ class WandbRun(Callback):
         self.run_id = self.run_id or state_dict.get("run_id")
 
 
-def stored_run_id(content: Mapping[str, Any]) -> str | None:
-    """Return the Weights & Biases run id stored in the content of a checkpoint, or ``None``."""
-    return content.get("callbacks", {}).get("WandbRun", {}).get("run_id")
-
-
 def point_into(config: Any, run_dir: Path, wandb_id: str | None) -> None:
     """Let the loggers of a parsed recipe write into the run folder, before they are built.
 
-    With ``log_model: true``, lebm logs the last checkpoint by :func:`log_model`; with ``all``, Lightning logs
+    With ``log_model: true``, lebm logs the last checkpoint at the end; with ``all``, Lightning logs
     the other checkpoints too. Lightning rejects both offline, so such a run is offline by the ``mode`` of
     wandb. The Weights & Biases run ``wandb_id`` is continued.
 
@@ -173,16 +165,3 @@ def with_ends(metrics: Mapping[str, Any]) -> dict[str, float]:
         if value is not None:
             named[f"{base}/{end}" if end in ("low", "high") and base in metrics else name] = value
     return named
-
-
-def log_model(run: Any, loggers: Any, run_dir: Path, metadata: Mapping[str, Any]) -> None:
-    """Log ``checkpoints/last.ckpt`` as an artifact, if ``log_model`` of ``trainer.logger`` asks."""
-    import wandb
-
-    for block in loggers if isinstance(loggers, list) else [loggers]:
-        arguments = (block.get("init_args") or {}) if hasattr(block, "get") else {}
-        if arguments.get("log_model"):
-            name = arguments.get("checkpoint_name") or f"model-{run.id}"
-            artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
-            artifact.add_file(str(run_dir / "checkpoints" / "last.ckpt"), name="last.ckpt")
-            run.log_artifact(artifact, aliases=["latest", "last"])

@@ -51,35 +51,34 @@ def _facts(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     config = run / "config.yaml"
     known = file.parent.name == "checkpoints" and config.is_file()
     versions = summary.get("versions") or {}
+    data = None
+    if isinstance(described := summary.get("data"), Mapping):
+        names = ("config_name", "revision", "image_shape", "source_splits", "sizes", "held_out_label")
+        found = {name: described[name] for name in names if described.get(name) is not None}
+        data = {"path": without_paths(str(described.get("path") or "")), **found}
+    root, commit = Path(__file__).resolve().parents[2], ""
+    if (root / ".git").exists() and shutil.which("git"):
+        asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     states = {name: state for name, state in content.items() if name.endswith("Data")}
     digest = hashlib.sha256(json.dumps(plain(states), sort_keys=True).encode()).hexdigest()
     return {
         "lebm": versions.get("lebm", __version__),
         "torch": versions.get("torch"),
-        "export_commit": commit(),
+        "export_commit": commit or None,  # of the source tree of this lebm, if it is not an installed package
         "recipe": str(summary["recipe"]).rpartition("recipes/")[2] if summary.get("recipe") else None,
         "recipe_sha256": sha256(config) if known else None,
         "command": without_paths(summary.get("command")),
         "seed": summary.get("seed"),
         "steps": content.get("global_step"),
-        "data": _data(summary.get("data")),
+        "data": data,
         "data_key": digest[:16] if states else None,
         "checkpoint_sha256": sha256(file),
     }
 
 
-def commit() -> str | None:
-    """Return the commit of the source tree of this lebm; ``None`` for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-    asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or None
-
-
 def _observations(model: LatentModel) -> dict[str, Any]:
-    sentences = model.sentences
-    if sentences is not None:
+    if (sentences := model.sentences) is not None:
         return {"kind": "sentences", "max_length": sentences.generator.max_length}
     shape = event_shape(model.likelihood)
     image = shape is not None and len(shape) == 3
@@ -88,15 +87,6 @@ def _observations(model: LatentModel) -> dict[str, Any]:
         "shape": None if shape is None else list(shape),
         "range": [-1, 1] if image else None,
     }
-
-
-def _data(described: Any) -> dict[str, Any] | None:
-    """Return name, splits and sizes of the data."""
-    if not isinstance(described, Mapping):
-        return None
-    names = ("config_name", "revision", "image_shape", "source_splits", "sizes", "held_out_label")
-    found = {name: described[name] for name in names if described.get(name) is not None}
-    return {"path": without_paths(str(described.get("path") or "")), **found}
 
 
 def without_paths(words: Any) -> str | None:
