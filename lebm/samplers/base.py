@@ -180,8 +180,7 @@ def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor
     """
     state = state.detach().requires_grad_(True)
     with torch.enable_grad():
-        value = log_density(state)
-    check_values(value, state)
+        value = evaluate(log_density, state)
     if not value.requires_grad:  # a constant, such as the energy of a plain reference
         return value, torch.zeros_like(state)
     (gradient,) = torch.autograd.grad(value, state, torch.ones_like(value), materialize_grads=True)
@@ -194,22 +193,20 @@ def state_gradient(log_density: LogDensity, state: Tensor) -> Tensor:
     return log_density_gradient(log_density, state)[1] if own is None else own(state)
 
 
-def check_values(value: Tensor, state: Tensor) -> None:
-    """Reject a log-density that does not return one number per row."""
+def evaluate(log_density: LogDensity, state: Tensor) -> Tensor:
+    """Return values ``(B,)``, or reject a log-density that does not return one number per row."""
+    value = log_density(state)
     if value.shape != state.shape[:1]:
         raise ValueError(
             f"a log-density must return one number per row, shape ({state.shape[0]},), but it returned"
             f" {tuple(value.shape)}"
         )
+    return value
 
 
 def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
     """Return values ``(B, m)`` of states ``(B, m, *event)``, by m calls, as the B rows may be conditioned."""
-    values = []
-    for column in states.unbind(1):
-        values.append(log_density(column))
-        check_values(values[-1], column)
-    return torch.stack(values, dim=1)
+    return torch.stack([evaluate(log_density, column) for column in states.unbind(1)], dim=1)
 
 
 def rows(per_row: Tensor, state: Tensor) -> Tensor:

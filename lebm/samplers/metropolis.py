@@ -29,17 +29,12 @@ def shadow_acceptance(
     max_grad_norm: float | None = None,
     metric: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Return the Metropolis-Hastings acceptance of a Langevin step, and the log-density at its end.
+    r"""Return the acceptance of a Langevin step (0 if not finite) and the log-density at its end, ``(B,)``.
 
-    The step targets :math:`\pi^{1/T}`, where :math:`T = (n/s)^2`. The proposal is
-    :math:`q(z' \mid z) = N(z + \tfrac{s^2}{2} M g(z),\, n^2 M)` with the clipped gradient g, and its
-    acceptance (Roberts & Tweedie 1996, section 1.4.1)
+    With the clipped gradient g and :math:`q(z' \mid z) = N(z + \tfrac{s^2}{2} M g(z),\, n^2 M)` it is
+    (Roberts & Tweedie 1996, section 1.4.1), for the temperature :math:`T = (n/s)^2`,
 
     .. math:: \alpha = \min\Bigl(1, \frac{\pi(z')^{1/T} q(z \mid z')}{\pi(z)^{1/T} q(z' \mid z)}\Bigr).
-
-    ``gradient`` is the clipped gradient at ``before: (B, *event)``; the gradient at ``after`` is clipped to
-    ``max_grad_norm``. ``metric`` is the diagonal of M, with the shape of an event (default: the identity).
-    Both results are ``(B,)``; the acceptance is 0 if it is not finite.
     """
     value_after, gradient_after = log_density_gradient(log_density, after)
     if max_grad_norm is not None:
@@ -135,9 +130,11 @@ class HMC(Adaptive):
             if self.jitter:
                 factor = 1 + self.jitter * (2 * uniform(generator, count, **like) - 1)
                 step = step * rows(factor, start)
-            ends = self._leapfrog(log_density, state, momentum, gradient, step)
-            proposal, turned, new_value, new_gradient = ends
-            log_ratio = _kinetic(momentum) - _kinetic(turned) + _difference(new_value, value)
+            proposal, turned, new_value, new_gradient = self._leapfrog(
+                log_density, state, momentum, gradient, step
+            )
+            old = torch.where(torch.isnan(value), -torch.inf, value)  # worse than any finite value
+            log_ratio = _kinetic(momentum) - _kinetic(turned) + (_precise(new_value) - _precise(old))
             finite = finite_rows(proposal) & finite_rows(new_gradient)
             finite = finite & torch.isfinite(new_value) & ~torch.isnan(log_ratio)
             log_ratio = torch.where(finite, log_ratio, -torch.inf)
@@ -195,11 +192,6 @@ class MALA(HMC):
 
 def _kinetic(momentum: Tensor) -> Tensor:
     return 0.5 * _precise(momentum).flatten(1).square().sum(dim=1)
-
-
-def _difference(new: Tensor, old: Tensor) -> Tensor:
-    """Return the gain in log-density; NaN at the start counts as infinitely worse than finite values."""
-    return _precise(new) - _precise(torch.where(torch.isnan(old), -torch.inf, old))
 
 
 def _precise(value: Tensor) -> Tensor:

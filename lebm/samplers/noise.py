@@ -30,8 +30,6 @@ class Noise:
 
     Args:
         keys: one tuple of strings and integers per stream.
-        on_host: whether numbers are drawn on the CPU and moved to the device, which is faster for many
-            streams with few rows each.
 
     Raises:
         ValueError: without keys.
@@ -44,11 +42,11 @@ class Noise:
         True
     """
 
-    def __init__(self, keys: Sequence[tuple[object, ...]], on_host: bool = False) -> None:
+    def __init__(self, keys: Sequence[tuple[object, ...]]) -> None:
         if not keys:
             raise ValueError("Noise needs at least one stream")
         self.seeds = [keyed_seed(*key) for key in keys]
-        self._on_host = on_host
+        self._on_host = False
         self._generators: list[torch.Generator] | None = None
 
     @classmethod
@@ -75,7 +73,9 @@ class Noise:
     def samples(cls, *key: object, index: Tensor | Sequence[int]) -> Noise:
         """Return one stream per sample, keyed by its ``index`` ``(B,)`` in the data set."""
         numbers = index.tolist() if isinstance(index, Tensor) else list(index)
-        return cls([(*key, "sample", int(number)) for number in numbers], on_host=True)
+        noise = cls([(*key, "sample", int(number)) for number in numbers])
+        noise._on_host = True  # which is faster for many streams with few rows each
+        return noise
 
     def _draw(
         self,
