@@ -130,12 +130,12 @@ class ModuleAutoencoder(Generator):
             return
         with frozen(self.module):
             moments = _moments(self.module.encode(x), self.latent_dim)
-        mean, log_variance = (
-            None if part is None else part.unflatten(1, self.latent_shape).transpose(0, 1).flatten(1)
+        mean, *log_variance = (
+            part.unflatten(1, self.latent_shape).transpose(0, 1).flatten(1)
             for part in moments
+            if part is not None
         )
-        assert mean is not None
-        variance = mean.var(dim=1) + (0 if log_variance is None else log_variance.exp().mean(dim=1))
+        variance = mean.var(dim=1) + sum(part.exp().mean(dim=1) for part in log_variance)
         self.shift.copy_(mean.mean(dim=1).view_as(self.shift))
         self.scale.copy_(variance.sqrt().clamp_min(1e-6).view_as(self.scale))
         self.measured = True

@@ -39,10 +39,7 @@ class ChainSpace:
         return z
 
     def posterior(self, log_likelihood: LogDensity) -> LogDensity:
-        """Return the unnormalised log-density of the posterior in these coordinates.
-
-        ``log_likelihood`` is ``log p(x | z)`` as a function of the latents, ``(B, latent_dim) -> (B,)``.
-        """
+        """Return the unnormalised log-density of the posterior, given ``log p(x | z)`` of latents."""
         prior = self.target()
         return lambda state: log_likelihood(self.latents(state)) + prior(state)
 
@@ -50,10 +47,8 @@ class ChainSpace:
 class NoiseSpace(ChainSpace):
     r"""The noise :math:`\epsilon` of a :class:`~lebm.models.GaussianHierarchy`.
 
-    The latents are :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`. Chains start at N(0, I), which
-    is an exact sample of the hierarchy. All layers have the same scale in noise, so chains mix in deep
-    hierarchies, in which chains on the latents do not. ``exact`` is the argument of
-    :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
+    Chains start at N(0, I), which is an exact sample of the hierarchy. All layers have the same scale in
+    noise, so chains mix in deep hierarchies, in which chains on the latents do not.
     """
 
     prior: HierarchicalPrior
@@ -89,8 +84,7 @@ def redraw(
     layers is fixed, so the latents below a redrawn layer change with it. Without an energy no chain runs if
     the start is an exact sample: if the layers are independent or the free layers are the lowest ones.
 
-    ``z`` and the result are latents ``(B, latent_dim)``; ``free``, ``(latent_dim,)`` of ``bool``, is true for
-    the coordinates to draw again. The chain has the length of the sampler if ``steps`` is ``None``.
+    ``free``, ``(latent_dim,)`` of ``bool``, is true for the coordinates of ``z`` to draw again.
     """
     if not bool(free.any()):
         return z
@@ -122,14 +116,7 @@ def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) 
 
 
 def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
-    """Return the space named ``space``, which is ``"latent"`` or ``"noise"``.
-
-    ``noise_target`` is ``"exact"`` or ``"released"``, see
-    :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
-
-    Raises:
-        ValueError: for an unknown name, or a prior without this space.
-    """
+    """Return a space; a ``"released"`` noise target has ``exact=False`` in its ``noise_log_density``."""
     check_choice("space", space, ("latent", "noise"))
     check_choice("noise_target", noise_target, ("exact", "released"))
     if space == "noise":
@@ -144,11 +131,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
 
 
 def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
-    """Return the layers on which a prior and other parts agree; a single layer if no part has layers.
-
-    Raises:
-        ValueError: if they do not agree.
-    """
+    """Return the layers on which a prior and other parts agree; a single layer if no part has layers."""
     every: list[Any] = [prior, *parts]
     layouts = [part.layout for part in every if hasattr(part, "layout")]
     layout = layouts[0] if layouts else LatentLayout([prior.latent_dim])

@@ -125,8 +125,7 @@ class MLPEncoder(GaussianEncoder):
         self.net = mlp([math.prod(in_shape), *hidden, 2 * latent_dim], activation)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.net(x.flatten(1)).chunk(2, dim=1)
-        return mean, log_variance
+        return self.net(x.flatten(1)).chunk(2, dim=1)
 
 
 class ConvEncoder(GaussianEncoder):
@@ -224,5 +223,4 @@ class SentenceEncoder(GaussianEncoder):
         lengths = (x != PAD).sum(dim=1).clamp(min=1).cpu()
         packed = pack_padded_sequence(self.embedding(x), lengths, batch_first=True, enforce_sorted=False)
         _, last = self.recurrent(packed)
-        mean, log_variance = self.head(last.transpose(0, 1).flatten(1)).chunk(2, dim=1)
-        return mean, log_variance
+        return self.head(last.transpose(0, 1).flatten(1)).chunk(2, dim=1)

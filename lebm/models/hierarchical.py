@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lebm.models.energies import Energy, MLPEnergy
 from lebm.models.layers import activation as _activation
+from lebm.models.layers import mlp
 
 LayerShape = int | Sequence[int]
 
@@ -181,12 +182,8 @@ class ConvEnergy(Energy):
         self.net = nn.Sequential(nn.Unflatten(1, tuple(shape)))
         for before in [shape[0], *[channels] * (halvings - 1)][:halvings]:
             self.net.extend([nn.Conv2d(before, channels, 4, 2, 1), _activation("leaky_relu")])
-        self.net.append(nn.Flatten())
-        width = 16 * (channels if halvings else shape[0])
-        for _ in range(max(1, halvings)):
-            self.net.extend([nn.Linear(width, hidden), _activation("leaky_relu")])
-            width = hidden
-        self.net.append(nn.Linear(width, 1, bias=False))
+        widths = [16 * (channels if halvings else shape[0]), *[hidden] * max(1, halvings), 1]
+        self.net.extend([nn.Flatten(), *mlp(widths, "leaky_relu", output_bias=False)])
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z).squeeze(-1)

@@ -36,12 +36,6 @@ def stack(
         activation: name of the activation after every layer.
         norm: ``"none"``, ``"group"`` or ``"batch"``, between a layer and its activation.
         plain_end: whether norm and activation of the last layer are left out.
-
-    Returns:
-        The network, and the shape of its output.
-
-    Raises:
-        ValueError: if a word cannot be read or does not fit.
     """
     if not words:
         raise ValueError("a block needs at least one layer, for example 'linear 400'")
@@ -189,13 +183,13 @@ class LadderGenerator(Generator):
         layers = self.layout.split(z)
         h = self.nets[-1](layers[-1])
         for layer in range(len(layers) - 2, -1, -1):
-            h = self.nets[layer](self._merged(layer, self.projections[layer](layers[layer]), h))
+            own = self.projections[layer](layers[layer])
+            if self.merge == "concat":
+                h = torch.cat([own, h], dim=1)
+            else:
+                h = h + (own * self.gates[layer] if self.merge == "gated_add" else own)
+            h = self.nets[layer](h)
         return self.output(h).reshape(-1, *self.out_shape)
-
-    def _merged(self, layer: int, own: Tensor, above: Tensor) -> Tensor:
-        if self.merge == "concat":
-            return torch.cat([own, above], dim=1)
-        return above + (own * self.gates[layer] if self.merge == "gated_add" else own)
 
 
 class LadderEncoder(GaussianEncoder):

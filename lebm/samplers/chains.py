@@ -228,11 +228,7 @@ def _rows_of(info: Info, some: slice) -> Info:
 
 
 def of_all_processes(*own: Tensor) -> list[Tensor]:
-    """Return the rows of all processes, in the order of the processes. This is a collective call.
-
-    Args:
-        *own: tensors ``(B, ...)`` of the rows of this process.
-    """
+    """Return the rows ``(B, ...)`` of all processes, in the order of the processes; a collective call."""
     world_size = _rank_and_size()[1]
     if world_size == 1:
         return list(own)

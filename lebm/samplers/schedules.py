@@ -15,11 +15,7 @@ A chain longer than the list continues with the last value. A shorter chain uses
 
 
 def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool = False) -> Schedule:
-    """Return the schedule as plain floats.
-
-    Raises:
-        ValueError: if it is empty, longer than ``steps``, negative, or zero although ``positive`` is true.
-    """
+    """Return the schedule as plain floats."""
     scheduled = isinstance(schedule, Sequence)
     entries = [float(value) for value in schedule] if isinstance(schedule, Sequence) else [float(schedule)]
     if not entries or (scheduled and len(entries) > steps):
