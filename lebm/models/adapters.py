@@ -273,9 +273,8 @@ def _of_diffusers(path: str, **place: str | None) -> nn.Module:
             weights = {"use_safetensors": True, "low_cpu_mem_usage": False}
             return getattr(diffusers, name).from_pretrained(path, **weights, **place)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: no autoencoder of diffusers ({' '.join(str(error).split())[:200]})"
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: no autoencoder of diffusers ({reason})") from error
     raise UserError(f"{path}: holds {name}, not {' or '.join(kinds)}")
 
 

@@ -121,9 +121,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
     check_choice("noise_target", noise_target, ("exact", "released"))
     if space == "noise":
         if not isinstance(prior, HierarchicalPrior):
-            raise ValueError(
-                "space 'noise' needs a HierarchicalPrior; in other priors the latents are already the noise"
-            )
+            raise ValueError("space 'noise' needs a HierarchicalPrior; use space 'latent'")
         return NoiseSpace(prior, noise_target == "exact")
     if noise_target == "released":
         raise ValueError("noise_target 'released' belongs to space 'noise'")

@@ -79,7 +79,7 @@ class LatentClassifier(nn.Module, Component):
         """
         if not len(z) or len(z) != len(labels):
             raise ValueError(
-                f"a classifier needs as many labels as features, at least one, not {len(labels)} for {len(z)}"
+                f"needs as many labels as features, at least one, not {len(labels)} for {len(z)}"
             )
         x, y = z.detach().float(), labels.to(z.device)
         classes = int(y.max()) + 1 if classes is None else classes

@@ -45,10 +45,7 @@ class LatentLayout:
         self.shapes = [(shape,) if isinstance(shape, int) else tuple(shape) for shape in shapes]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         if not self.sizes or any(min(shape, default=0) < 1 for shape in self.shapes):
-            raise ValueError(
-                "a layered latent needs at least one layer, and every layer at least one coordinate, not"
-                f" {list(shapes)}"
-            )
+            raise ValueError(f"a latent needs a layer, and every layer a coordinate, not {list(shapes)}")
         self.latent_dim = sum(self.sizes)
         self.slices = [slice(start, end) for start, end in pairwise(accumulate(self.sizes, initial=0))]
 
@@ -77,9 +74,7 @@ class LatentLayout:
         mask = torch.zeros(self.latent_dim, dtype=torch.bool, device=device)
         for layer in layers:
             if not 0 <= layer < len(self):
-                raise ValueError(
-                    f"there is no layer {layer}; the layers are 0 (nearest to the data) to {len(self) - 1}"
-                )
+                raise ValueError(f"there is no layer {layer}; the lowest is 0, the highest {len(self) - 1}")
             mask[self.slices[layer]] = True
         return mask
 
@@ -173,10 +168,7 @@ class ConvEnergy(Energy):
     def __init__(self, shape: Sequence[int], channels: int = 64, hidden: int = 200) -> None:
         super().__init__()
         if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 4 or shape[1] & (shape[1] - 1):
-            raise ValueError(
-                "a convolutional energy needs a shape (C, H, H) with H a power of two of at least 4, not"
-                f" {list(shape)}"
-            )
+            raise ValueError(f"the shape must be (C, H, H) with H one of 4, 8, 16, ..., not {list(shape)}")
         halvings = int(math.log2(shape[1])) - 2
         self.latent_dim = math.prod(shape)
         self.net = nn.Sequential(nn.Unflatten(1, tuple(shape)))

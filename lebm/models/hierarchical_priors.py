@@ -105,8 +105,7 @@ class GaussianChain(GaussianHierarchy):
         self.layout = LatentLayout(latent_dims)
         if len(self.layout) < 2 or not floor > 0 or not (limit is None or limit > 0):
             raise ValueError(
-                f"a chain needs two layers, floor and limit positive numbers, not {list(latent_dims)},"
-                f" {floor} and {limit}"
+                f"a chain needs two layers, positive floor and limit, not {latent_dims}, {floor} and {limit}"
             )
         self.latent_dim = self.layout.latent_dim
         self.floor, self.limit = floor, limit

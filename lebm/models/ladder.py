@@ -68,8 +68,7 @@ def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int,
         return sizes
     if len(shape) != 3:
         raise ValueError(
-            f"the layer {word!r} needs an image, but there are {shape[0]} numbers; put 'linear CxHxW'"
-            " before it"
+            f"the layer {word!r} needs an image, not {shape[0]} numbers; put 'linear CxHxW' before it"
         )
     before, height, width = shape
     after = sizes[0]
@@ -169,10 +168,7 @@ class LadderGenerator(Generator):
             net, shape = stack(blocks[layer], shape, activation, norm=norm, plain_end=plain_end)
             nets.append(net)
         if math.prod(shape) != math.prod(self.out_shape):
-            raise ValueError(
-                f"the blocks lead to {'x'.join(map(str, shape))}, but an image is"
-                f" {'x'.join(map(str, self.out_shape))}"
-            )
+            raise ValueError(f"the blocks lead to {list(shape)}, but an image is {list(self.out_shape)}")
         # bottom layer first, like all lists of layers
         self.nets, self.projections = nn.ModuleList(reversed(nets)), nn.ModuleList(reversed(projections))
         self.gates = nn.ParameterList(reversed(gates))

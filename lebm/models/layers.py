@@ -98,9 +98,7 @@ def check_square(
     result is the factor, one of ``factors``, from there to ``shape``, the argument ``name``.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise ValueError(
-            f"{name} must be channels and two equal sizes, for example [3, 32, 32], not {list(shape)}"
-        )
+        raise ValueError(f"{name} must be channels and two equal sizes, like [3, 32, 32], not {list(shape)}")
     if not channels or min(shape[0], latent_dim, size, *channels) < 1:
         raise ValueError(
             f"latent_dim {latent_dim}, {end} {size}, channels {list(channels)}: all must be at least 1 and"

@@ -67,10 +67,7 @@ class ResNetEnergy(Energy):
                 f" and downsample {list(halves)} must have the same length, at least 1"
             )
         if min(in_shape[1:]) < 2 ** sum(halves):
-            raise ValueError(
-                f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]}"
-                " pixels"
-            )
+            raise ValueError(f"{sum(halves)} halvings leave nothing of {in_shape[1]} x {in_shape[2]} pixels")
         self.in_shape = tuple(in_shape)
         self.blocks = nn.Sequential()
         for (before, after), half in zip(pairwise([in_shape[0], *channels]), halves, strict=True):

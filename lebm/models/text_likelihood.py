@@ -311,9 +311,7 @@ def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
     """
     found = next((module for module in model.modules() if isinstance(module, CategoricalLikelihood)), None)
     if found is not None and found.vocabulary is None:
-        raise UserError(
-            "this model of sentences has no vocabulary yet: training gives it the vocabulary of its data"
-        )
+        raise UserError("this model has no vocabulary yet: training gives it the vocabulary of its data")
     return found
 
 

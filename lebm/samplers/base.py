@@ -198,8 +198,7 @@ def evaluate(log_density: LogDensity, state: Tensor) -> Tensor:
     value = log_density(state)
     if value.shape != state.shape[:1]:
         raise ValueError(
-            f"a log-density must return one number per row, shape ({state.shape[0]},), but it returned"
-            f" {tuple(value.shape)}"
+            f"a log-density returns one number per row, ({len(state)},), not {tuple(value.shape)}"
         )
     return value
 

@@ -119,10 +119,7 @@ def record(
     if draws < 8 or thin < 1:
         raise ValueError(f"a trace needs draws of at least 8 and thin of at least 1, not {draws} and {thin}")
     if init.shape[0] % targets or init.shape[0] < 2 * targets:
-        raise ValueError(
-            f"{init.shape[0]} chains do not divide among {targets} targets with the same number each, at"
-            " least 2"
-        )
+        raise ValueError(f"{len(init)} chains do not divide among {targets} targets, each with at least two")
     states, accepted = [init.detach().clone()], []
     for _ in range(draws):
         state, info = sampler.run(log_density, states[-1], generator, steps=thin)
