@@ -67,9 +67,7 @@ def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int,
             net.append(nn.Unflatten(1, sizes))
         return sizes
     if len(shape) != 3:
-        raise ValueError(
-            f"the layer {word!r} needs an image, not {shape[0]} numbers; put 'linear CxHxW' before it"
-        )
+        raise ValueError(f"the layer {word!r} needs an image; put 'linear CxHxW' before it")
     before, height, width = shape
     after = sizes[0]
     if kind == "conv":

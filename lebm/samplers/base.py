@@ -197,9 +197,7 @@ def evaluate(log_density: LogDensity, state: Tensor) -> Tensor:
     """Return values ``(B,)``, or reject a log-density that does not return one number per row."""
     value = log_density(state)
     if value.shape != state.shape[:1]:
-        raise ValueError(
-            f"a log-density returns one number per row, ({len(state)},), not {tuple(value.shape)}"
-        )
+        raise ValueError(f"a log-density gives one number per row, ({len(state)},), not {tuple(value.shape)}")
     return value
 
 

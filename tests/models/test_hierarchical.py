@@ -137,7 +137,7 @@ def test_words_make_layers() -> None:
     for words, shape, message in (
         (["pool 3"], (4,), "cannot read the layer 'pool 3'"),
         (["linear 3x3"], (4,), "cannot read the layer 'linear 3x3'"),
-        (["conv 8"], (4,), "needs an image, not 4 numbers"),
+        (["conv 8"], (4,), "needs an image; put"),
         (["down 8"], (1, 7, 7), "halves the size, but the image is 7 x 7"),
         ([], (4,), "at least one layer"),
     ):
