@@ -64,8 +64,7 @@ class ModuleAutoencoder(Generator):
 
     An inference without an encoder, such as :class:`~lebm.inference.Frozen`, uses the encoder of the module.
     Latents are flattened and standardised, so that encoded data have mean 0 and variance 1 in each channel.
-    Means and scales are measured on the first training batch, or by :meth:`measure`, and stored in the
-    checkpoint.
+    Means and scales are measured on the first training batch, or by :meth:`measure`, and saved.
 
     Args:
         module: the autoencoder. ``encode`` returns one of the forms that :class:`ModuleEncoder` lists, and
@@ -206,8 +205,7 @@ class _Same(nn.Module):
 class DiffusersAutoencoder(ModuleAutoencoder):
     """An ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers; requires the extra ``lebm[diffusers]``.
 
-    Unless it is trained, checkpoints do not contain its weights, so the folder must hold the same weights
-    when a checkpoint is opened.
+    Checkpoints do not contain its weights unless it is trained, so the folder must keep them.
 
     Args:
         path: folder written by ``save_pretrained``, or name of a repository on the Hub, such as

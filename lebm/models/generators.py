@@ -24,8 +24,7 @@ from lebm.models.layers import activation as _activation
 class Generator(nn.Module, Component):
     """Base class of the generators: ``generator(z: (B, latent_dim)) -> (B, *out_shape)``.
 
-    Images are in [-1, 1]. A subclass sets ``latent_dim``, the number of latent coordinates, and
-    ``out_shape``, the shape of one observation.
+    Images are in [-1, 1]. A subclass sets ``latent_dim`` and ``out_shape``, the shape of one observation.
 
     Example:
         >>> import torch
@@ -92,8 +91,7 @@ class ConvGenerator(Generator):
     supplement) and of their successors; the recipes of ``latent_mle`` have the sizes for each data set.
 
     Parameters have the layout of a plain ``nn.Sequential`` of ``nn.ConvTranspose2d``, and results agree with
-    it up to rounding. Only the computation differs: the first layer is a matrix product, a last layer that
-    doubles the size is a convolution with a pixel shuffle, and memory is channels-last.
+    it up to rounding. Memory is channels-last.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -106,8 +104,7 @@ class ConvGenerator(Generator):
             2020), or ``"default"``, PyTorch's (released, Cui et al. CVPR 2023).
 
     Raises:
-        ValueError: if the layers do not end at the size of the image, for a width below 1, or for an unknown
-            name.
+        ValueError: if the layers do not end at the size of the image, or for a width below 1 or unknown name.
 
     Example:
         >>> import torch

@@ -66,8 +66,7 @@ class GaussianChain(GaussianHierarchy):
     r"""A hierarchy with N(0, I) at the top and a network for each :math:`p(z_i \mid z_{i+1})` (CVPR 2023).
 
     The log standard deviations are bounded softly, ``limit * tanh(s / limit)``, then ``floor`` is added to
-    the standard deviations. With both bounds the joint density is proper under an energy that grows at most
-    linearly.
+    the standard deviations, so the joint density is proper under an energy that grows at most linearly.
 
     The released code is ``limit=None, top_floor=True``: it has no soft bound, so the joint density may be
     improper, and :math:`p(z_L)` is N(0, 1.01^2 I).

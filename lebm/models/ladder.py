@@ -105,20 +105,17 @@ class LadderGenerator(Generator):
             top block starts from the coordinates of the top layer. The last layer of the bottom block gives
             the image; ``"linear 784"`` may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
-            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel, 0.1
-            at the start.
+            on the channels, ``"add"`` adds, and ``"gated_add"`` learns a factor per channel, at first 0.1.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
         merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
             joins; ``False`` in the released networks that merge by addition.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
-        initialization: ``"default"`` (PyTorch's), or ``"xavier_conv"``, Xavier-normal weights of the
-            convolutions (released).
+        initialization: ``"default"``, PyTorch's, or ``"xavier_conv"``, Xavier-normal convolutions (released).
 
     Raises:
-        ValueError: if blocks and layers differ in number, a layer does not fit, the blocks do not lead to the
-            image, or for an unknown name.
+        ValueError: if blocks and layers differ in number or do not lead to the image, or for an unknown name.
 
     Example:
         >>> import torch
@@ -196,8 +193,7 @@ class LadderEncoder(GaussianEncoder):
         in_shape: channels, height and width of an image.
         blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`.
         separate: whether mean and log-variance of a layer come from a second block, beside the block that
-            leads to the next layer (as released), instead of from that block itself. The top layer always has
-            one block.
+            leads to the next layer (as released), instead of from that block itself. The top has one block.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         norm: ``"none"``, ``"group"`` or ``"batch"``.
         initialization: ``"default"`` or ``"xavier_conv"``, see :class:`LadderGenerator`.
@@ -243,13 +239,12 @@ class LadderEncoder(GaussianEncoder):
         initialize(self, initialization)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        means, log_variances, r = [], [], x
+        parts, r = [], x
         for layer, (net, head) in enumerate(zip(self.trunk, self.heads, strict=True)):
             below, r = r, net(r)
             seen = self.branches[layer](below) if layer < len(self.branches) else r
-            mean, log_variance = head(seen.flatten(1)).chunk(2, dim=1)
-            means.append(mean)
-            log_variances.append(log_variance)
+            parts.append(head(seen.flatten(1)).chunk(2, dim=1))
+        means, log_variances = zip(*parts, strict=True)
         return torch.cat(means, dim=1), torch.cat(log_variances, dim=1)
 
 

@@ -39,8 +39,7 @@ def initialize(network: nn.Module, name: str, random_scales: bool = False) -> No
     """Set the initial weights of a network without spectral norm, layer by layer in their order.
 
     ``"default"`` draws nothing; ``"xavier_conv"`` draws the weights of all convolutions again, Xavier-normal;
-    ``"xavier"`` also draws the weights of the linear layers. With ``random_scales`` the scales of batch and
-    group norms are drawn from N(0, 1).
+    ``"xavier"`` also draws linear layers; ``random_scales`` draws the scales of norms from N(0, 1).
     """
     check_choice("initialization", name, _INITIALIZED)
     for layer in network.modules():

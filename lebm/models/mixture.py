@@ -27,8 +27,7 @@ TOLERANCE = 1e-3
 class GaussianMixture(Prior):
     r"""A mixture of Gaussians, :math:`p(z) = \sum_k w_k\, N(z;\, \mu_k, \Sigma_k)`, fitted to encodings.
 
-    Before :meth:`fit` the mixture is N(0, I). As the base of an :class:`~lebm.models.EnergyPrior` it is a
-    fitted reference that the energy corrects.
+    It is N(0, I) before :meth:`fit`. An :class:`~lebm.models.EnergyPrior` may have it as its base.
 
     The fit is expectation maximisation (Dempster, Laird & Rubin 1977) from a k-means++ start (Arthur &
     Vassilvitskii 2007). The same latents and generator give the same mixture.
@@ -162,11 +161,7 @@ class GaussianMixture(Prior):
 
     @torch.no_grad()
     def fit(self, z: Tensor, generator: RandomSource = None) -> None:
-        """Fit the mixture to latents.
-
-        Args:
-            z: latents ``(N, latent_dim)``, finite, at least 2 rows.
-            generator: source of randomness.
+        """Fit the mixture to latents ``(N, latent_dim)``, finite, at least 2 rows.
 
         Raises:
             ValueError: for latents of another shape, too few latents, or values that are not finite.

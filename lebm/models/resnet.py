@@ -37,8 +37,7 @@ class ResNetEnergy(Energy):
             convolutions only (released); or ``"default"`` (PyTorch's).
 
     Raises:
-        ValueError: if no pixel would be left, if the lists differ in length, for a width below 1, or for an
-            unknown activation.
+        ValueError: if no pixel is left, the lists differ in length, or for a width below 1 or unknown name.
 
     Example:
         >>> import torch
@@ -120,14 +119,12 @@ class ResNetGenerator(Generator):
         start: height and width of the first image.
         norm: ``"batch"`` (released), ``"group"``, with at most 16 groups, or ``"none"``. With ``"group"`` and
             ``"none"`` the output for a sample does not depend on the other samples.
-        random_scales: whether the initial scales of the norms are drawn from N(0, 1), as released, instead of
-            being 1.
+        random_scales: whether the initial scales of the norms are drawn from N(0, 1), as released, not 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: ``"xavier"``, ``"xavier_conv"`` or ``"default"``, see :class:`ResNetEnergy`.
 
     Raises:
-        ValueError: if the blocks do not end at the size of the image, for a width below 1, or for an unknown
-            name.
+        ValueError: if the blocks do not end at the size of the image, or for a width below 1 or unknown name.
 
     Example:
         >>> import torch

@@ -70,10 +70,8 @@ class Vocabulary:
 
         Args:
             sentences: the training split.
-            size: largest number of tokens, the four special tokens included; the most frequent words or byte
-                pairs are used.
-            kind: ``"word"`` (words and single signs; other words are unknown) or ``"bpe"`` (byte pairs,
-                without unknown words).
+            size: largest number of tokens, the four special tokens included; the most frequent ones are used.
+            kind: ``"word"`` (words and single signs, others unknown) or ``"bpe"`` (byte pairs, none unknown).
             lowercase: whether text is converted to lower case.
 
         Raises:
@@ -164,8 +162,7 @@ class CategoricalLikelihood(Likelihood):
     Args:
         generator: the network.
         word_dropout: share of the input words that become ``<unk>`` in training, in [0, 1) (Bowman et al.
-            2016). It makes the generator rely on z. The predicted words do not change, and chains run without
-            word dropout.
+            2016). It makes the generator rely on z. Predicted words do not change, and chains drop no words.
 
     Attributes:
         vocabulary: the words of the data; ``None`` until :meth:`adopt` or a checkpoint sets it.

@@ -69,9 +69,8 @@ class Adaptive(Sampler):
     ) -> Tensor:
         r"""Run ``steps`` transitions, adapt ``step_scale``, and return the last states.
 
-        All chains of the batch share one step size :math:`x`. Dual averaging (Hoffman & Gelman 2014, eq. 6)
-        moves it toward the target acceptance :math:`\delta`, with :math:`\mu = \log(10 x_0)`, and keeps the
-        last :math:`\bar x`:
+        All chains of the batch share one step size :math:`x`, adapted to the acceptance :math:`\delta` by
+        dual averaging (Hoffman & Gelman 2014, eq. 6) with :math:`\mu = \log(10 x_0)`, to :math:`\bar x`:
 
         .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{0.05 (t + 10)} \sum_{i \le t} (\delta - \alpha_i),
             \qquad \log \bar x_{t+1} = t^{-0.75} \log x_{t+1} + (1 - t^{-0.75}) \log \bar x_t

@@ -24,8 +24,7 @@ class LogZ:
     """An estimate of a log normalising constant with its confidence interval.
 
     Attributes:
-        estimate: log of the mean weight, negated for reverse weights, with the shape of the log-weights
-            without the first dimension.
+        estimate: log of the mean weight, negated for reverse weights, ``(...)`` for log-weights ``(n, ...)``.
         low: lower end of the interval.
         high: upper end of the interval.
         ess: effective number of the n weights; below 100 the interval is wider, see :meth:`from_log_weights`.
@@ -47,8 +46,7 @@ class LogZ:
     def from_log_weights(cls, log_weights: Tensor, *, reverse: bool = False, level: float = 0.95) -> LogZ:
         r"""Estimate log Z from n independent log-weights ``(n, ...)``.
 
-        The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method).
-        The interval is normal.
+        The interval is normal, with the error :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method).
 
         If few weights hold most of the sum, this interval is too narrow, because larger weights were not
         sampled. Below ``RELIABLE`` effective weights it is therefore joined with the interval for log-normal
@@ -62,8 +60,7 @@ class LogZ:
         weights ``high`` is reliable and ``low`` is not.
 
         Args:
-            log_weights: log-weights whose mean weight is Z, or 1/Z if ``reverse``. A non-finite entry is a
-                weight of zero.
+            log_weights: log-weights whose mean weight is Z, or 1/Z if ``reverse``; zero if not finite.
             reverse: whether weights are reverse weights.
             level: coverage of the interval, in (0, 1).
 
@@ -114,10 +111,8 @@ class AnnealedImportanceSampling(nn.Module, Component):
     The base needs exact samples and a normalised density.
 
     Args:
-        kernel: exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``, whose ``steps`` run at
-            every level.
-        levels: number of steps from :math:`\beta = 0` to 1, at least 1. The gap between the bounds shrinks as
-            1 / levels.
+        kernel: exact sampler (``kernel.exact``) whose ``steps`` run at every level, such as ``HMC(1, ...)``.
+        levels: number of steps from beta 0 to 1, at least 1. The gap of the bounds shrinks as 1 / levels.
         spacing: ``"linear"`` or ``"sigmoid"`` in beta; the latter is denser at both ends.
 
     Raises:
@@ -167,8 +162,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
         """Run annealed chains and return one log-weight per row.
 
         Args:
-            log_density: unnormalised log-density with the unknown constant, ``(B, *event) -> (B,)``. It may
-                differ between rows, for example a posterior.
+            log_density: unnormalised log-density, ``(B, *event) -> (B,)``; rows may differ, as of posteriors.
             base: normalised log-density, ``(B, *event) -> (B,)``.
             start: samples ``(B, *event)`` of the base, or of the target if ``reverse``.
             generator: source of randomness.
@@ -204,8 +198,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
         Args:
             log_density: unnormalised log-density of the target.
             base: base with samples and a normalised density.
-            samples: exact or long-run samples of the target, ``(n, *event)``; the number of forward chains is
-                also n.
+            samples: exact or long-run samples of the target, ``(n, *event)``; n forward chains run too.
             generator: source of randomness.
 
         Returns:

@@ -25,13 +25,11 @@ class Info:
     """Measurements of a chain, detached, on the chain's device.
 
     Attributes:
-        gradient_norm: norm of the gradient of the log-density at the last state where it was evaluated,
-            ``(B,)``.
+        gradient_norm: norm of the gradient at the last state where it was evaluated, ``(B,)``.
         displacement: distance from the start to the end of the chain, ``(B,)``.
         log_density_change: unnormalised log-density at the end minus the log-density at the start, ``(B,)``.
         nonfinite: number of rows that are non-finite at the end, scalar.
-        extra: measurements of some samplers only, such as ``acceptance`` ``(B,)`` of a real or shadow
-            Metropolis test.
+        extra: measurements of some samplers only, such as ``acceptance`` ``(B,)`` of a Metropolis test.
 
     Example:
         >>> import torch

@@ -43,17 +43,14 @@ class Langevin(Adaptive):
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: step size ``s``, positive, or a list with one value per step, whose last value continues
-            for longer chains.
+        step_size: step size ``s``, positive, or a list with one value per step, of which the last continues.
         noise_scale: noise scale ``n``, or a list; ``s * sqrt(temperature)`` if ``None``. The chain samples
             ``pi ** (s / n) ** 2``; with 0 it is gradient ascent.
-        temperature: temperature of the target ``pi ** (1 / temperature)``, non-negative, or a list, which
-            anneals. It excludes ``noise_scale``.
+        temperature: temperature T of ``pi ** (1 / T)``, at least 0, or a list; excludes ``noise_scale``.
         max_grad_norm: largest gradient norm per row, above which gradients are rescaled.
         clamp: bounds ``(low, high)`` of the state after every step, for images.
         compile: whether blocks of ``unroll`` steps are compiled. The chain is equal up to rounding.
-        unroll: number of steps per compiled block, at most 10, which compiles in about 10 s and is near the
-            best speed.
+        unroll: number of steps per compiled block; 10 compile in about 10 s and are near the best speed.
         compile_mode: mode of ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
         preconditioner: diagonal of ``M``, one positive number per coordinate of the flattened event. All
             directions mix equally fast if it is near the variances of the target, which does not change.

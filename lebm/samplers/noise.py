@@ -2,8 +2,7 @@
 
 The rows of a batch are divided among the independent streams of a :class:`Noise` in contiguous pieces. Every
 stream is seeded from a key that names its purpose, never from a process. Training uses one stream per *noise
-shard*, a fixed piece of the global batch. Evaluation uses one stream per sample, so a score does not depend
-on other samples.
+shard*, a fixed piece of the global batch, evaluation one per sample, so scores are independent.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ class Noise:
     """Keyed streams of standard normals and uniforms for the rows of this process.
 
     Streams are sequential, so two calls give different numbers; two objects with equal keys give equal
-    numbers. Rows ``floor(i n / k)`` to ``floor((i+1) n / k) - 1`` of a batch of ``n`` belong to stream ``i``
-    of ``k``.
+    numbers. Stream ``i`` of ``k`` has the rows ``floor(i n / k)`` to ``floor((i+1) n / k) - 1`` of ``n``.
 
     Args:
         keys: one tuple of strings and integers per stream.
