@@ -67,8 +67,7 @@ class ModuleAutoencoder(Generator):
     Means and scales are measured on the first training batch, or by :meth:`measure`, and saved.
 
     Args:
-        module: the autoencoder. ``encode`` returns one of the forms that :class:`ModuleEncoder` lists, and
-            ``decode`` a tensor or an object with a tensor ``sample``.
+        module: has ``encode``, as in :class:`ModuleEncoder`, and ``decode``, to a tensor or its ``sample``.
         out_shape: shape of one observation, such as ``[3, 64, 64]``.
         latent_shape: shape of one latent, channels first; measured by a pass if ``None``. It is required if
             ``encode`` returns means and log-variances in one tensor.

@@ -90,8 +90,7 @@ class ConvGenerator(Generator):
     keeps it (kernel 3) if the image has its size already. These are the networks of Pang et al. (2020,
     supplement) and of their successors; the recipes of ``latent_mle`` have the sizes for each data set.
 
-    Parameters have the layout of a plain ``nn.Sequential`` of ``nn.ConvTranspose2d``, and results agree with
-    it up to rounding. Memory is channels-last.
+    Parameters are those of ``nn.ConvTranspose2d`` in ``nn.Sequential``, and results too, up to rounding.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -100,8 +99,7 @@ class ConvGenerator(Generator):
         start: height and width after the first layer.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
-        initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released, Pang et al.
-            2020), or ``"default"``, PyTorch's (released, Cui et al. CVPR 2023).
+        initialization: ``"xavier_conv"``, Xavier-normal (Pang et al. 2020), or ``"default"`` (CVPR 2023).
 
     Raises:
         ValueError: if the layers do not end at the size of the image, or for a width below 1 or unknown name.

@@ -68,8 +68,7 @@ class GaussianChain(GaussianHierarchy):
     The log standard deviations are bounded softly, ``limit * tanh(s / limit)``, then ``floor`` is added to
     the standard deviations, so the joint density is proper under an energy that grows at most linearly.
 
-    The released code is ``limit=None, top_floor=True``: it has no soft bound, so the joint density may be
-    improper, and :math:`p(z_L)` is N(0, 1.01^2 I).
+    The released code is ``limit=None, top_floor=True``: perhaps improper, and N(0, 1.01^2 I) at the top.
 
     Args:
         latent_dims: sizes of the layers, bottom first; at least two.
@@ -142,8 +141,7 @@ class HierarchicalPrior(Prior):
     Args:
         energy: the energy ``E``; :class:`~lebm.models.LayerEnergies` in the paper.
         base: the reference ``p0``.
-        start: start of the chains that move ``z``. ``"normal"`` is N(0, I) on all layers, as released, and
-            ``"ancestral"`` a sample of the reference.
+        start: start of chains on ``z``: ``"normal"``, N(0, I) (released), or ``"ancestral"``, the reference.
 
     Raises:
         ValueError: if energy and base disagree on the latent size, or for an unknown start.
@@ -167,11 +165,7 @@ class HierarchicalPrior(Prior):
         self.tilt = energy
         self.base = base
         self.start = start
-        self.latent_dim = base.latent_dim
-
-    @property
-    def layout(self) -> LatentLayout:
-        return self.base.layout
+        self.latent_dim, self.layout = base.latent_dim, base.layout
 
     def energy(self, z: Tensor) -> Tensor:
         return self.tilt(z)
@@ -186,8 +180,7 @@ class HierarchicalPrior(Prior):
     def noise_log_density(self, exact: bool = True) -> LogDensity:
         r"""Return the unnormalised log-density of the noise whose latents follow this prior.
 
-        The change of variables from latents :math:`z(\epsilon)` to noise :math:`\epsilon` cancels the
-        standard deviations of the reference, so the log-density is
+        The change of variables from latents :math:`z(\epsilon)` cancels the standard deviations, so it is
         :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
 
         Args:

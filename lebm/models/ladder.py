@@ -108,8 +108,7 @@ class LadderGenerator(Generator):
             on the channels, ``"add"`` adds, and ``"gated_add"`` learns a factor per channel, at first 0.1.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
-        merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
-            joins; ``False`` in the released networks that merge by addition.
+        merge_activation: whether norm and activation end a block that ``z_i`` joins (released: not with add).
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
         initialization: ``"default"``, PyTorch's, or ``"xavier_conv"``, Xavier-normal convolutions (released).

@@ -92,8 +92,7 @@ class GaussianMixture(Prior):
     def log_density(self, z: Tensor) -> Tensor:
         """Return the normalised log-density of ``z: (B, latent_dim)`` in nats, ``(B,)``.
 
-        It is computed in the precision of the mixture even under autocast, because half precision rounds a
-        latent by more than the width of a thin component.
+        It keeps its precision under autocast, as half precision rounds by more than a thin component.
         """
         return torch.logsumexp(self.joint(z), dim=1)
 

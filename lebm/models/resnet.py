@@ -33,8 +33,7 @@ class ResNetEnergy(Energy):
         downsample: whether each block halves the size; by default all blocks do.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         spectral_norm: whether every layer has spectral norm.
-        initialization: ``"xavier"``, Xavier-normal weights; ``"xavier_conv"``, Xavier-normal weights of
-            convolutions only (released); or ``"default"`` (PyTorch's).
+        initialization: Xavier-normal weights, ``"xavier"`` or ``"xavier_conv"`` (released), or ``"default"``.
 
     Raises:
         ValueError: if no pixel is left, the lists differ in length, or for a width below 1 or unknown name.
@@ -117,8 +116,7 @@ class ResNetGenerator(Generator):
         out_shape: channels, height and width of an image; height and width must be equal.
         channels: channels of the first image and of the output of every block.
         start: height and width of the first image.
-        norm: ``"batch"`` (released), ``"group"``, with at most 16 groups, or ``"none"``. With ``"group"`` and
-            ``"none"`` the output for a sample does not depend on the other samples.
+        norm: ``"batch"`` (released), or, for independent rows, ``"group"`` (at most 16 groups) or ``"none"``.
         random_scales: whether the initial scales of the norms are drawn from N(0, 1), as released, not 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: ``"xavier"``, ``"xavier_conv"`` or ``"default"``, see :class:`ResNetEnergy`.

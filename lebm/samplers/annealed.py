@@ -51,13 +51,11 @@ class LogZ:
         If few weights hold most of the sum, this interval is too narrow, because larger weights were not
         sampled. Below ``RELIABLE`` effective weights it is therefore joined with the interval for log-normal
         weights, whose logarithm has the median m of the log-weights :math:`l` and the variance
-        :math:`s^2 = 2 E[\max(l - m, 0)^2]` of their upper half. Then :math:`\log Z = m + s^2 / 2`, up to 1.96
-        times
+        :math:`s^2 = 2 E[\max(l - m, 0)^2]` of their upper half: :math:`\log Z = m + s^2 / 2`, with the error
 
-        .. math:: \sqrt{\tfrac1n \bigl( \tfrac\pi2 s^2 + \tfrac14 \mathrm{Var}[2 \max(l - m, 0)^2] \bigr)}
+        .. math:: \sqrt{\tfrac1n \bigl( \tfrac\pi2 s^2 + \tfrac14 \mathrm{Var}[2 \max(l - m, 0)^2] \bigr)}.
 
-        for the level 0.95. No interval covers weights of another shape that no chain has met; for reverse
-        weights ``high`` is reliable and ``low`` is not.
+        No interval covers weights that no chain has met; for reverse weights only ``high`` is reliable.
 
         Args:
             log_weights: log-weights whose mean weight is Z, or 1/Z if ``reverse``; zero if not finite.
@@ -169,8 +167,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
             reverse: whether chains go from the target to the base.
 
         Returns:
-            Log-weights ``(B,)`` in float64, whose mean weight is Z (1/Z if ``reverse``), and the ends of the
-            chains, ``(B, *event)``.
+            Log-weights ``(B,)`` in float64, whose mean weight is Z (1/Z if reversed), and ends ``(B, *event)``.
         """
         path = self.betas[::-1] if reverse else self.betas
         state = start.detach().clone()
@@ -202,8 +199,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
             generator: source of randomness.
 
         Returns:
-            An estimate that is at most log Z in expectation, and one that is at least log Z. Their interval
-            reaches from ``low`` of the first to ``high`` of the second.
+            Estimates at most and at least log Z in expectation; the interval is ``low`` to ``high`` of both.
         """
         below = self(log_density, base, samples.shape[0], generator)
         weights, _ = self.log_weights(log_density, base.log_density, samples, generator, reverse=True)

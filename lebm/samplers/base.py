@@ -107,8 +107,7 @@ class Sampler(nn.Module, Component, ABC):
             End of the chains, ``(B, *event)``, detached, with the dtype and device of ``init``.
 
         Raises:
-            ValueError: if ``init`` has no event dimension or is not floating point, if ``steps`` is negative,
-                or if the log-density does not return ``(B,)``.
+            ValueError: for an invalid ``init``, negative ``steps``, or a log-density that is not ``(B,)``.
         """
         return self.chain(log_density, init, generator, steps, want_info=False)[0]
 

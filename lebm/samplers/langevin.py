@@ -31,11 +31,9 @@ class Langevin(Adaptive):
     .. math:: z \leftarrow z + \tfrac{s^2}{2} M \nabla \log \pi(z) + n\,M^{1/2} \epsilon,
         \qquad \epsilon \sim N(0, I)
 
-    ``M = I`` without a preconditioner. The convention
-    :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` of other libraries is equal with
-    :math:`\eta = s^2/2`. The chain is biased: in a Gaussian direction of precision :math:`\lambda` its
-    stationary variance is :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for
-    :math:`s^2 \lambda \ge 4`.
+    ``M = I`` by default. Other libraries write :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon`,
+    with :math:`\eta = s^2/2`. The chain is biased: in a Gaussian direction of precision :math:`\lambda` its
+    variance is :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for :math:`s^2 \lambda \ge 4`.
 
     A row that becomes non-finite stays non-finite, is counted in ``Info.nonfinite`` and does not affect other
     rows. ``Info.extra["acceptance"]`` is the acceptance that a Metropolis test of the last step would have,

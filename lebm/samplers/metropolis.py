@@ -61,8 +61,7 @@ class HMC(Adaptive):
         \quad p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z).
 
     It accepts the result with probability :math:`\min(1, e^{H_0 - H_L})`, where
-    :math:`H = -\log \pi(z) + |p|^2 / 2`. With one leapfrog step and no jitter this is MALA with the
-    ``step_size`` of :class:`Langevin`. Each transition costs L gradients.
+    :math:`H = -\log \pi(z) + |p|^2 / 2`. Each transition costs L gradients.
 
     A proposal with a non-finite state, log-density or gradient is rejected. A row that *starts* at a
     non-finite log-density moves at its first finite proposal. ``Info.extra`` has ``acceptance`` ``(B,)`` in
@@ -72,8 +71,7 @@ class HMC(Adaptive):
         steps: number of transitions, at least 0.
         step_size: step size s, positive; :meth:`warm_up` finds a factor for it.
         leapfrog_steps: number of leapfrog steps L, at least 1.
-        jitter: relative half-width of the uniform distribution of each row's step size, in [0, 1), so that
-            trajectories do not return to their start every time.
+        jitter: relative half-width of each row's uniform step size, in [0, 1), against periodic trajectories.
         preconditioner: diagonal of M, one positive number per coordinate of the flattened event.
 
     Raises:
