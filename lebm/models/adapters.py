@@ -69,8 +69,7 @@ class ModuleAutoencoder(Generator):
     Args:
         module: has ``encode``, as in :class:`ModuleEncoder`, and ``decode``, to a tensor or its ``sample``.
         out_shape: shape of one observation, such as ``[3, 64, 64]``.
-        latent_shape: shape of one latent, channels first; measured by a pass if ``None``. It is required if
-            ``encode`` returns means and log-variances in one tensor.
+        latent_shape: shape of one latent; measured if ``None``, except of moments in one tensor.
         trains: whether the module, encoder and decoder, is trained as the network ``generator``.
 
     Example:
@@ -219,12 +218,9 @@ class DiffusersAutoencoder(ModuleAutoencoder):
         MissingExtraError: if diffusers is not installed.
 
     Example:
-        The notebook ``docs/tutorials/your_autoencoder.ipynb`` trains a prior on one.
-
-        >>> import inspect
-        >>> from lebm.models import DiffusersAutoencoder
-        >>> list(inspect.signature(DiffusersAutoencoder).parameters)
-        ['path', 'image_size', 'revision', 'subfolder', 'trains']
+        >>> from lebm.models import DiffusersAutoencoder, ModuleAutoencoder
+        >>> issubclass(DiffusersAutoencoder, ModuleAutoencoder)  # see docs/tutorials/your_autoencoder.ipynb
+        True
     """
 
     def __init__(
@@ -242,10 +238,9 @@ class DiffusersAutoencoder(ModuleAutoencoder):
         size = image_size or getattr(config, "sample_size", None)
         if size is None:
             raise UserError(f"{path}: this autoencoder takes images of any size; give an image_size")
-        inner = size // 2 ** (len(config.block_out_channels) - 1)
-        super().__init__(
-            module, [config.in_channels, size, size], [config.latent_channels, inner, inner], trains
-        )
+        side = size // 2 ** (len(config.block_out_channels) - 1)
+        latent_shape = [config.latent_channels, side, side]
+        super().__init__(module, [config.in_channels, size, size], latent_shape, trains)
         self.path, self.digest = path, None if trains else _digest(module)
         if not trains:
             self.register_state_dict_post_hook(_leave_out)
@@ -276,7 +271,6 @@ def _of_diffusers(path: str, **place: str | None) -> nn.Module:
 
 
 def _digest(module: nn.Module) -> str:
-    """Return the SHA-256 of the weights, in the order of their names."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -314,6 +308,5 @@ def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor |
 
 
 def _gaussian(made: Any, latent_dim: int) -> tuple[Tensor, Tensor]:
-    """Return means and log-variances, each ``(B, latent_dim)``."""
     mean, log_variance = _moments(made, latent_dim)
     return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance

@@ -81,8 +81,7 @@ def redraw(
     """Draw some coordinates of latents again from the prior, given the other coordinates.
 
     The chain starts from the reference, given the fixed layers above. In noise space the *noise* of the other
-    layers is fixed, so the latents below a redrawn layer change with it. Without an energy no chain runs if
-    the start is an exact sample: if the layers are independent or the free layers are the lowest ones.
+    layers is fixed, so the latents below a redrawn layer change with it. Exact starts need no chain.
 
     ``free``, ``(latent_dim,)`` of ``bool``, is true for the coordinates of ``z`` to draw again.
     """

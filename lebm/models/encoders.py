@@ -35,8 +35,6 @@ class DiagonalGaussian:
         >>> q = DiagonalGaussian(mean=torch.ones(1, 2), log_scale=torch.zeros(1, 2))
         >>> q.divergences(DiagonalGaussian(torch.zeros(1, 2), torch.zeros(1, 2)))  # from N(0, I)
         tensor([[0.5000, 0.5000]])
-        >>> q.rsample(torch.Generator().manual_seed(0)).shape
-        torch.Size([1, 2])
     """
 
     mean: Tensor

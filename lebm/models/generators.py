@@ -42,9 +42,7 @@ class Generator(nn.Module, Component):
 
 
 class MLPGenerator(Generator):
-    """A fully connected generator.
-
-    On a CPU one chain step is about 26 times cheaper than with a small convolutional generator at 28 px.
+    """A fully connected generator, whose chains are the cheapest on a CPU.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -133,11 +131,9 @@ class ConvGenerator(Generator):
         for before, after in pairwise(channels):
             self.net.append(nn.ConvTranspose2d(before, after, 4, 2, 1))
             self.net.append(_activation(activation, inplace=True))
-        if doubling:
-            self.net.append(ThinConvTranspose2d(channels[-1], self.out_shape[0]))
-        else:
-            self.net.append(nn.ConvTranspose2d(channels[-1], self.out_shape[0], 3, 1, 1))
-        self.net.append(output_layer(output))
+        ends = channels[-1], self.out_shape[0]
+        last = ThinConvTranspose2d(*ends) if doubling else nn.ConvTranspose2d(*ends, 3, 1, 1)
+        self.net.extend([last, output_layer(output)])
         initialize(self.net, initialization)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -159,8 +155,6 @@ class IdentityGenerator(Generator):
         >>> generator = IdentityGenerator(latent_dim=2)
         >>> generator(torch.tensor([[0.5, -1.0]]))
         tensor([[ 0.5000, -1.0000]])
-        >>> generator.out_shape
-        (2,)
     """
 
     def __init__(self, latent_dim: int) -> None:

@@ -45,7 +45,7 @@ class LatentLayout:
         self.shapes = [(shape,) if isinstance(shape, int) else tuple(shape) for shape in shapes]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         if not self.sizes or any(min(shape, default=0) < 1 for shape in self.shapes):
-            raise ValueError(f"a latent needs a layer, and every layer a coordinate, not {list(shapes)}")
+            raise ValueError(f"needs at least one layer, each of at least one number, not {list(shapes)}")
         self.latent_dim = sum(self.sizes)
         self.slices = [slice(start, end) for start, end in pairwise(accumulate(self.sizes, initial=0))]
 
@@ -166,7 +166,7 @@ class ConvEnergy(Energy):
     def __init__(self, shape: Sequence[int], channels: int = 64, hidden: int = 200) -> None:
         super().__init__()
         if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 4 or shape[1] & (shape[1] - 1):
-            raise ValueError(f"the shape must be (C, H, H) with H one of 4, 8, 16, ..., not {list(shape)}")
+            raise ValueError(f"the shape must be (C, H, H), H a power of two from 4 on, not {list(shape)}")
         halvings = int(math.log2(shape[1])) - 2
         self.latent_dim = math.prod(shape)
         self.net = nn.Sequential(nn.Unflatten(1, tuple(shape)))

@@ -180,8 +180,7 @@ class HierarchicalPrior(Prior):
     def noise_log_density(self, exact: bool = True) -> LogDensity:
         r"""Return the unnormalised log-density of the noise whose latents follow this prior.
 
-        The change of variables from latents :math:`z(\epsilon)` cancels the standard deviations, so it is
-        :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
+        As the change of variables cancels :math:`\sigma`, it is :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
 
         Args:
             exact: ``False`` uses the density of the *latents* without the change of variables, as the

@@ -30,8 +30,7 @@ def stack(
 
     Args:
         words: one word per layer. ``"linear 400"`` takes the whole input; ``"linear 64x4x4"`` gives an image;
-            ``"conv 64"`` keeps the size (kernel 3); ``"down 64"`` halves it (kernel 4); ``"up 64"`` doubles
-            it (transposed, kernel 4). Convolutions have no biases.
+            ``"conv 64"`` (kernel 3), ``"down 64"`` (halves) and ``"up 64"`` (doubles; kernel 4) have no bias.
         shape: shape of the input, ``(d,)`` or ``(C, H, W)``.
         activation: name of the activation after every layer.
         norm: ``"none"``, ``"group"`` or ``"batch"``, between a layer and its activation.
@@ -51,7 +50,6 @@ def stack(
 
 
 def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Add the layer of a word and return the shape after it."""
     if not _WORD.fullmatch(word):
         raise ValueError(
             f"cannot read the layer {word!r}; write 'linear 400', 'linear 64x4x4', 'conv 64', 'down 64' or"
@@ -102,8 +100,7 @@ class LadderGenerator(Generator):
         latent_dims: sizes of the layers, bottom first.
         out_shape: channels, height and width of an image.
         blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`. The
-            top block starts from the coordinates of the top layer. The last layer of the bottom block gives
-            the image; ``"linear 784"`` may stand for ``1x28x28``.
+            last layer of the bottom block gives the image; ``"linear 784"`` may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
             on the channels, ``"add"`` adds, and ``"gated_add"`` learns a factor per channel, at first 0.1.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.

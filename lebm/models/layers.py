@@ -19,11 +19,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-_INITIALIZED: dict[str, tuple[type[nn.Module], ...]] = {
-    "default": (),
-    "xavier_conv": _CONVOLUTIONS,
-    "xavier": (*_CONVOLUTIONS, nn.Linear),
-}
+_INITIALIZED = {"default": (), "xavier_conv": _CONVOLUTIONS, "xavier": (*_CONVOLUTIONS, nn.Linear)}
 
 
 def activation(name: str, inplace: bool = False) -> nn.Module:

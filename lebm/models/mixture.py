@@ -37,8 +37,8 @@ class GaussianMixture(Prior):
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        components: number of components; or several numbers, of which :meth:`fit` selects the one with the
-            largest log-density on a held-out tenth of the latents. A fit uses at most one component per ten
+        components: number, or several numbers, of which :meth:`fit` selects the one with the largest
+            log-density on a held-out tenth of the latents. A fit uses at most one component per ten
             latents, so that a recipe also works with few data.
         covariance: ``"full"``, ``"tied"`` (one full matrix for all components) or ``"diagonal"``.
         floor: value added to every variance, as a share of the mean variance of the latents.
@@ -155,8 +155,6 @@ class GaussianMixture(Prior):
     def _rows(self, width: int) -> int:
         """Return the number of rows of a pass with ``width * latent_dim`` values per row."""
         return max(1, CHUNK // (width * self.latent_dim))
-
-    # The fit
 
     @torch.no_grad()
     def fit(self, z: Tensor, generator: RandomSource = None) -> None:

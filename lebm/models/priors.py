@@ -185,8 +185,7 @@ class EnergyPrior(Prior):
 class Tilted:
     """The log-density ``log p0(z) - E(z)`` of a base with an energy, with a fast gradient.
 
-    A ``state_gradient`` of the base replaces autograd, which saves a sixth of the time of a chain for a small
-    energy on N(0, I). Samplers without a gradient propose samples of the base. ``None`` is the energy zero.
+    A ``state_gradient`` of the base replaces autograd, and samplers without a gradient propose its samples.
     """
 
     def __init__(self, base: Prior, energy: LogDensity | None) -> None:

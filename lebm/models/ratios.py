@@ -41,9 +41,6 @@ class RatioProduct(Energy):
         >>> energy = RatioProduct(MLPEnergy(latent_dim=2, output_bias=True), max_stages=2)
         >>> energy(torch.zeros(3, 2)).tolist(), energy.finished
         ([0.0, 0.0, 0.0], 0)
-        >>> energy.switch()
-        >>> energy.finished, energy.complete
-        (1, False)
     """
 
     def __init__(self, active: MLPEnergy, max_stages: int = 4) -> None:
@@ -88,9 +85,8 @@ class RatioProduct(Energy):
         # On a GPU all stages are one batched network. On a CPU a group has as many stages as fit into the
         # cache: larger groups are slower than single stages.
         group = count if z.is_cuda else max(1, CACHED_NUMBERS // (z.shape[0] * self.width))
-        parts = [
-            self._batched(z, slice(start, min(start + group, count))) for start in range(0, count, group)
-        ]
+        starts = range(0, count, group)
+        parts = [self._batched(z, slice(start, min(start + group, count))) for start in starts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _batched(self, z: Tensor, some: slice) -> Tensor:

@@ -23,9 +23,8 @@ class ResNetEnergy(Energy):
     it. The shortcut is a 1x1 convolution where size or channels change. A ReLU, the mean over pixels and a
     linear layer follow the blocks. No layer has a bias. The recipes of ``dual_mcmc`` have the released sizes.
 
-    Spectral norm keeps the Lipschitz constant of every layer near 1 and so bounds the slope of the energy;
-    without it the released training diverges. Each forward pass in training mode does one power iteration, so
-    call the energy once per step, on positives and negatives together.
+    Spectral norm bounds the slope of the energy; without it the released training diverges. Each forward pass
+    in training mode does one power iteration, so evaluate positives and negatives of a step together.
 
     Args:
         in_shape: channels, height and width of an image.
@@ -108,8 +107,7 @@ class ResNetGenerator(Generator):
     """A residual generator (Cui and Han, NeurIPS 2023, released networks).
 
     A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels. Each block doubles the
-    size by bilinear interpolation with aligned corners. Norm, ReLU and a 3x3 convolution with tanh follow.
-    The recipes of ``dual_mcmc`` have the released sizes.
+    size by bilinear interpolation with aligned corners; norm, ReLU, a 3x3 convolution and tanh follow.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.

@@ -177,8 +177,6 @@ class CategoricalLikelihood(Likelihood):
         >>> sentences = torch.tensor([[5, 6, 3], [7, 3, 0]])  # 3 is <eos> and 0 is <pad>
         >>> likelihood.log_prob(sentences, torch.zeros(2, 4)).shape
         torch.Size([2])
-        >>> likelihood.sample(torch.zeros(2, 4)).shape
-        torch.Size([2, 12])
     """
 
     generator: SequenceGenerator
@@ -191,8 +189,6 @@ class CategoricalLikelihood(Likelihood):
         self.word_dropout = word_dropout
         self.latent_dim = generator.latent_dim
         self.vocabulary: Vocabulary | None = None
-
-    # Densities
 
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         return self.given(x)(z)
@@ -219,8 +215,6 @@ class CategoricalLikelihood(Likelihood):
         logits = self.generator.output(features.flatten(0, 1)[words])
         surprise = cross_entropy(logits, x.flatten()[words] - NEVER_WRITTEN, reduction="none")
         return -surprise.new_zeros(x.numel()).index_copy(0, words, surprise).view(x.shape).sum(dim=1)
-
-    # Sentences
 
     def mean(self, z: Tensor) -> Tensor:
         """Return the sentences of the most likely next words, ``(B, max_length)``."""
@@ -255,8 +249,6 @@ class CategoricalLikelihood(Likelihood):
             if not going.any():
                 break
         return words
-
-    # The vocabulary
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Set the vocabulary of the data, which checkpoints then contain.

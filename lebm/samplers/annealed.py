@@ -100,8 +100,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
     The path is :math:`\log \pi_\beta = (1 - \beta) \log p_0 + \beta \log \pi`, and the kernel leaves every
     :math:`\pi_\beta` invariant. A forward chain from :math:`z_0 \sim p_0` has the weight
 
-    .. math:: \log w = \sum_k (\beta_k - \beta_{k-1})\, d(z_{k-1}), \qquad d = \log \pi - \log p_0,
-        \qquad E[w] = Z.
+    .. math:: \log w = \sum_k (\beta_k - \beta_{k-1}) d(z_{k-1}), \; d = \log \pi - \log p_0, \; E[w] = Z.
 
     So :math:`\log \bar w` is at most log Z on average. A chain from an exact sample of :math:`\pi` back to
     :math:`p_0` has mean weight 1/Z and bounds log Z from above, if the sample is exact.
@@ -167,7 +166,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
             reverse: whether chains go from the target to the base.
 
         Returns:
-            Log-weights ``(B,)`` in float64, whose mean weight is Z (1/Z if reversed), and ends ``(B, *event)``.
+            Log-weights ``(B,)`` in float64, whose mean weight is Z (or 1/Z), and ends ``(B, *event)``.
         """
         path = self.betas[::-1] if reverse else self.betas
         state = start.detach().clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -120,9 +120,7 @@ class Sampler(nn.Module, Component, ABC):
         steps: int | None = None,
     ) -> tuple[Tensor, Info]:
         """Run the same chain as a call of the sampler, and also return its :class:`Info`."""
-        state, info = self.chain(log_density, init, generator, steps, want_info=True)
-        assert info is not None
-        return state, info
+        return self.chain(log_density, init, generator, steps, want_info=True)  # type: ignore[return-value]
 
     def chain(
         self,
@@ -206,6 +204,14 @@ def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
 def rows(per_row: Tensor, state: Tensor) -> Tensor:
     """Reshape ``(B,)`` so that it broadcasts against ``(B, *event)``."""
     return per_row.reshape(-1, *[1] * (state.dim() - 1))
+
+
+def on_device(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """Copy plain numbers ``(n,)`` to the dtype and device of ``like``, without waiting for the device.
+
+    ``torch.tensor(numbers, device=...)`` would wait for the copy, and so for all work before it.
+    """
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def finite_rows(state: Tensor) -> Tensor:

@@ -152,10 +152,8 @@ class SamplingImportanceResampling(Sampler):
                 current = log_weights.gather(1, chosen.unsqueeze(1))
                 moves += chosen > 0
                 ess = weight_ess(log_weights, dim=1)
-        if not want_info:
-            return state, None
         extra = {"ess": ess, "acceptance": moves / max(1, steps)}
-        return state, summarise(log_density, start, state, extra=extra)
+        return state, summarise(log_density, start, state, extra=extra) if want_info else None
 
 
 class IndependenceMetropolis(Sampler):
@@ -213,9 +211,8 @@ class IndependenceMetropolis(Sampler):
                 state = torch.where(rows(accept, state), fresh, state)
                 current = torch.where(accept, weight, current)
                 acceptance += gain.clamp(max=0.0).exp()
-        if not want_info:
-            return state, None
-        return state, summarise(log_density, start, state, extra={"acceptance": acceptance / max(1, steps)})
+        extra = {"acceptance": acceptance / max(1, steps)}
+        return state, summarise(log_density, start, state, extra=extra) if want_info else None
 
 
 def _densities(

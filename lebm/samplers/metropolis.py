@@ -128,9 +128,8 @@ class HMC(Adaptive):
             if self.jitter:
                 factor = 1 + self.jitter * (2 * uniform(generator, count, **like) - 1)
                 step = step * rows(factor, start)
-            proposal, turned, new_value, new_gradient = self._leapfrog(
-                log_density, state, momentum, gradient, step
-            )
+            ends = self._leapfrog(log_density, state, momentum, gradient, step)
+            proposal, turned, new_value, new_gradient = ends
             old = torch.where(torch.isnan(value), -torch.inf, value)  # worse than any finite value
             log_ratio = _kinetic(momentum) - _kinetic(turned) + (_precise(new_value) - _precise(old))
             finite = finite_rows(proposal) & finite_rows(new_gradient)

@@ -1,8 +1,7 @@
 """Random numbers that do not depend on the distribution of a batch over processes.
 
-The rows of a batch are divided among the independent streams of a :class:`Noise` in contiguous pieces. Every
-stream is seeded from a key that names its purpose, never from a process. Training uses one stream per *noise
-shard*, a fixed piece of the global batch, evaluation one per sample, so scores are independent.
+Each stream of a :class:`Noise` is seeded from a key that names its purpose, never from a process. Training
+uses one stream per *noise shard*, a fixed piece of the global batch, and evaluation one stream per sample.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lebm.samplers.base import Info, LogDensity, Sampler, summarise, values_of_all
+from lebm.samplers.base import Info, LogDensity, Sampler, on_device, summarise, values_of_all
 from lebm.samplers.noise import RandomSource, uniform
-from lebm.samplers.schedules import on_device
 
 
 class ParallelTempering(Sampler):

@@ -126,9 +126,8 @@ def record(
             accepted.append(info.extra["acceptance"])
     with torch.no_grad():
         values = torch.stack([log_density(state) for state in states])
-    return Trace(
-        torch.stack(states), values, torch.stack(accepted) if accepted else None, thin, sampler.exact, targets
-    )
+    acceptance = torch.stack(accepted) if accepted else None
+    return Trace(torch.stack(states), values, acceptance, thin, sampler.exact, targets)
 
 
 def findings(
