@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lebm.component import Component
-from lebm.models.layers import activation as _activation
-from lebm.models.layers import check_square, initialize, mlp
+from lebm.models.layers import activation_layer, check_square, initialize, mlp
 from lebm.models.text_likelihood import PAD
 from lebm.samplers.noise import RandomSource, normal
 
@@ -172,7 +171,7 @@ class ConvEncoder(GaussianEncoder):
         for position, (before, after) in enumerate(pairwise([in_shape[0], *channels])):
             shape = (4, 2, 1) if position or halving else (3, 1, 1)
             self.net.append(nn.Conv2d(before, after, *shape, bias=bias))
-            self.net.append(_activation(activation, inplace=True))
+            self.net.append(activation_layer(activation, inplace=True))
         head_bias = bias if head_bias is None else head_bias
         self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)
         self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)

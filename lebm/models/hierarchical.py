@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.models.energies import Energy, MLPEnergy
-from lebm.models.layers import activation as _activation
-from lebm.models.layers import mlp
+from lebm.models.layers import activation_layer, mlp
 
 LayerShape = int | Sequence[int]
 
@@ -171,7 +170,7 @@ class ConvEnergy(Energy):
         self.latent_dim = math.prod(shape)
         self.net = nn.Sequential(nn.Unflatten(1, tuple(shape)))
         for before in [shape[0], *[channels] * (halvings - 1)][:halvings]:
-            self.net.extend([nn.Conv2d(before, channels, 4, 2, 1), _activation("leaky_relu")])
+            self.net.extend([nn.Conv2d(before, channels, 4, 2, 1), activation_layer("leaky_relu")])
         widths = [16 * (channels if halvings else shape[0]), *[hidden] * max(1, halvings), 1]
         self.net.extend([nn.Flatten(), *mlp(widths, "leaky_relu", output_bias=False)])
 

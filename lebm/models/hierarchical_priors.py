@@ -108,9 +108,8 @@ class GaussianChain(GaussianHierarchy):
         self.latent_dim = self.layout.latent_dim
         self.floor, self.limit = floor, limit
         self.top_scale = 1 + floor if top_floor else 1.0
-        sizes = self.layout.sizes
-        nets = (mlp([above, *hidden, 2 * below], activation) for below, above in pairwise(sizes))
-        self.nets = nn.ModuleList(nets)
+        pairs = pairwise(self.layout.sizes)
+        self.nets = nn.ModuleList(mlp([up, *hidden, 2 * low], activation) for low, up in pairs)
 
     def given(self, layer: int, above: Tensor) -> DiagonalGaussian:
         """Return the Gaussian of layer number ``layer``, given the layer ``above: (B, size)`` next to it."""

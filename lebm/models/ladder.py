@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from lebm.models.encoders import GaussianEncoder
 from lebm.models.generators import Generator
 from lebm.models.hierarchical import LatentLayout
-from lebm.models.layers import activation as _activation
-from lebm.models.layers import check_choice, check_sizes, initialize, output_layer
+from lebm.models.layers import activation_layer, check_choice, check_sizes, initialize, output_layer
 
 _WORD = re.compile(r"linear [1-9]\d*(x[1-9]\d*x[1-9]\d*)?|(conv|down|up) [1-9]\d*")
 
@@ -45,7 +44,7 @@ def stack(
         if plain_end and position == len(words) - 1:
             break
         net.extend(_norm(norm, shape))
-        net.append(_activation(activation))
+        net.append(activation_layer(activation))
     return net, shape
 
 
@@ -223,12 +222,11 @@ class LadderEncoder(GaussianEncoder):
         _check(self.layout, blocks)
         self.latent_dim = self.layout.latent_dim
         self.in_shape = shape = tuple(in_shape)
-        top = len(blocks) - 1
         self.trunk, self.branches, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for layer, words in enumerate(blocks):
             net, after = stack(words, shape, activation, norm=norm)
             self.trunk.append(net)
-            if separate and layer < top:
+            if separate and layer < len(blocks) - 1:
                 self.branches.append(stack(words, shape, activation, norm=norm)[0])
             self.heads.append(nn.Linear(math.prod(after), 2 * self.layout.sizes[layer]))
             shape = after

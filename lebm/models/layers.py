@@ -22,7 +22,7 @@ _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _INITIALIZED = {"default": (), "xavier_conv": _CONVOLUTIONS, "xavier": (*_CONVOLUTIONS, nn.Linear)}
 
 
-def activation(name: str, inplace: bool = False) -> nn.Module:
+def activation_layer(name: str, inplace: bool = False) -> nn.Module:
     """Return the activation with the given name; if ``inplace``, (leaky) ReLU overwrites its input."""
     check_choice("activation", name, _ACTIVATIONS)
     layer = _ACTIVATIONS[name]()
@@ -56,7 +56,7 @@ def mlp(
         linear: nn.Module = nn.Linear(before, after, bias=output_bias or position < last)
         net.append(torch.nn.utils.parametrizations.spectral_norm(linear) if spectral_norm else linear)
         if position < last:
-            net.append(activation(name))
+            net.append(activation_layer(name))
     return net
 
 

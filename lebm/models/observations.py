@@ -14,7 +14,6 @@ from lebm.errors import UserError, UserNotice
 from lebm.models.likelihoods import Likelihood
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
-_FARTHEST = 10.0
 
 
 def event_shape(likelihood: Likelihood | None) -> tuple[int, ...] | None:
@@ -89,7 +88,7 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
         )
     if len(shape) != 3:
         return
-    if max(-low, high) > _FARTHEST:
+    if max(-low, high) > 10:
         raise UserError(
             f"x reaches from {low:.4g} to {high:.4g}, but this model takes images in [-1, 1];"
             " x / 127.5 - 1 scales images in [0, 255]"

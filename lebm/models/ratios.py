@@ -214,8 +214,6 @@ class RatioPrior(EnergyPrior):
     def log_prob(self, z: Tensor) -> Tensor:
         """Return ``log p0(z) + sum_k log r_k(z) - log Z`` in nats, ``(B,)``.
 
-        The sum without log Z is :meth:`log_density`.
-
         Raises:
             ValueError: without an estimate of ``log Z`` for the current product.
         """

@@ -97,9 +97,8 @@ class Vocabulary:
             tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
         else:
             tokenizer = Tokenizer(models.BPE())
-            tokenizer.normalizer = normalizer
+            tokenizer.normalizer, tokenizer.decoder = normalizer, decoders.ByteLevel()
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
             alphabet = pre_tokenizers.ByteLevel.alphabet()
             trainer = trainers.BpeTrainer(
                 vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False

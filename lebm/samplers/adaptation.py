@@ -99,7 +99,12 @@ class Adaptive(Sampler):
             state, info = self.run(log_density, state, generator, steps=1)
             if "acceptance" not in info.extra:
                 raise ValueError(f"{type(self).__name__} with these settings has no acceptance to adapt to")
-            errors += target - _mean(info.extra["acceptance"], across_processes)
+            rates = info.extra["acceptance"].double()
+            finite = torch.where(torch.isfinite(rates), rates, 0)  # what is not finite is rejected
+            total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
+            if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(total)
+            errors += target - float(total[0] / total[1].clamp_min(1))
             log_scale = shrink - math.sqrt(count) / 0.05 * errors / (count + 10)
             weight = count**-0.75
             average = math.exp(weight * log_scale + (1 - weight) * math.log(average))
@@ -113,13 +118,3 @@ class Adaptive(Sampler):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.step_scale = float(state)
-
-
-def _mean(acceptance: Tensor, across_processes: bool) -> float:
-    """Return the mean, in which a non-finite acceptance counts as rejection."""
-    rates = acceptance.detach().double()
-    finite = torch.where(torch.isfinite(rates), rates, 0)
-    total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
-    if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-    return float(total[0] / total[1].clamp_min(1))

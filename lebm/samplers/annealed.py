@@ -103,9 +103,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
     .. math:: \log w = \sum_k (\beta_k - \beta_{k-1}) d(z_{k-1}), \; d = \log \pi - \log p_0, \; E[w] = Z.
 
     So :math:`\log \bar w` is at most log Z on average. A chain from an exact sample of :math:`\pi` back to
-    :math:`p_0` has mean weight 1/Z and bounds log Z from above, if the sample is exact.
-
-    The base needs exact samples and a normalised density.
+    :math:`p_0` has mean weight 1/Z and bounds log Z from above. The base has exact samples and is normalised.
 
     Args:
         kernel: exact sampler (``kernel.exact``) whose ``steps`` run at every level, such as ``HMC(1, ...)``.

@@ -31,8 +31,6 @@ class Proposal(Protocol):
         >>> from lebm.samplers import Proposal
         >>> isinstance(StandardNormal(2), Proposal)
         True
-        >>> StandardNormal(2).reference(5).shape
-        torch.Size([5, 2])
     """
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
@@ -170,9 +168,6 @@ class IndependenceMetropolis(Sampler):
     Args:
         steps: number of transitions, at least 0.
         proposal: density q; if ``None``, the base of a tilted target, otherwise a standard normal.
-
-    Raises:
-        ValueError: for negative ``steps``.
 
     Example:
         >>> import torch
