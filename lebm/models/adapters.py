@@ -67,9 +67,9 @@ class ModuleAutoencoder(Generator):
     Means and scales are measured on the first training batch, or by :meth:`measure`, and saved.
 
     Args:
-        module: has ``encode``, as in :class:`ModuleEncoder`, and ``decode``, to a tensor or its ``sample``.
+        module: has ``encode``, see :class:`ModuleEncoder`, and ``decode``, with a tensor or ``.sample``.
         out_shape: shape of one observation, such as ``[3, 64, 64]``.
-        latent_shape: shape of one latent; measured if ``None``, except of moments in one tensor.
+        latent_shape: shape of one latent; measured if ``None``, but required for moments in one tensor.
         trains: whether the module, encoder and decoder, is trained as the network ``generator``.
 
     Example:

@@ -31,7 +31,7 @@ class ResNetEnergy(Energy):
         downsample: whether each block halves the size; by default all blocks do.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         spectral_norm: whether every layer has spectral norm.
-        initialization: Xavier-normal weights, ``"xavier"`` or ``"xavier_conv"`` (released), or ``"default"``.
+        initialization: ``"xavier"``, ``"xavier_conv"`` (convolutions only, released) or ``"default"``.
 
     Raises:
         ValueError: if no pixel is left, the lists differ in length, or for a width below 1 or unknown name.
