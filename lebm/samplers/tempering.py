@@ -94,14 +94,14 @@ class ParallelTempering(Sampler):
             colder = torch.arange(step % 2, width - 1, 2, device=values.device)
             hotter = colder + 1
             log_ratio = (cold_to_hot[colder] - cold_to_hot[hotter]) * (values[:, hotter] - values[:, colder])
-            # two replicas of density zero are not swapped
-            log_ratio = torch.where(torch.isnan(log_ratio), -torch.inf, log_ratio)
+            log_ratio = torch.where(torch.isnan(log_ratio), -torch.inf, log_ratio)  # both of density zero
             chance = uniform(generator, log_ratio.shape, dtype=torch.float32, device=values.device)
             accept = chance.log() < log_ratio
             order = torch.arange(width, device=values.device).repeat(len(values), 1)
             order[:, colder] = torch.where(accept, hotter, colder)
             order[:, hotter] = torch.where(accept, colder, hotter)
-            replicas = replicas[torch.arange(len(order), device=order.device).unsqueeze(1), order]
+            index = order.reshape(*order.shape, *[1] * (replicas.dim() - 2)).expand_as(replicas)
+            replicas = replicas.gather(1, index)
             accepted[step % 2 :: 2] += log_ratio.clamp(max=0.0).exp().mean(dim=0)
             offers[step % 2 :: 2] += 1
         return replicas, accepted / offers.clamp_min(1)
