@@ -64,12 +64,15 @@ class ModuleAutoencoder(Generator):
 
     An inference without an encoder, such as :class:`~lebm.inference.Frozen`, uses the encoder of the module.
     Latents are flattened and standardised, so that encoded data have mean 0 and variance 1 in each channel.
-    Means and scales are measured on the first training batch, or by :meth:`measure`, and saved.
+    Means and scales are measured on the first training batch, or by :meth:`measure`, and stored in the
+    checkpoint.
 
     Args:
-        module: has ``encode``, see :class:`ModuleEncoder`, and ``decode``, with a tensor or ``.sample``.
+        module: the autoencoder. ``encode`` returns one of the forms that :class:`ModuleEncoder` lists, and
+            ``decode`` a tensor or an object with a tensor ``sample``.
         out_shape: shape of one observation, such as ``[3, 64, 64]``.
-        latent_shape: shape of one latent; measured if ``None``, but required for moments in one tensor.
+        latent_shape: shape of one latent, channels first; measured by a pass if ``None``. It is required if
+            ``encode`` returns means and log-variances in one tensor.
         trains: whether the module, encoder and decoder, is trained as the network ``generator``.
 
     Example:
@@ -203,7 +206,8 @@ class _Same(nn.Module):
 class DiffusersAutoencoder(ModuleAutoencoder):
     """An ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers; requires the extra ``lebm[diffusers]``.
 
-    Checkpoints do not contain its weights unless it is trained, so the folder must keep them.
+    Unless it is trained, checkpoints do not contain its weights, so the folder must hold the same weights
+    when a checkpoint is opened.
 
     Args:
         path: folder written by ``save_pretrained``, or name of a repository on the Hub, such as
@@ -218,9 +222,12 @@ class DiffusersAutoencoder(ModuleAutoencoder):
         MissingExtraError: if diffusers is not installed.
 
     Example:
-        >>> from lebm.models import DiffusersAutoencoder, ModuleAutoencoder
-        >>> issubclass(DiffusersAutoencoder, ModuleAutoencoder)  # see docs/tutorials/your_autoencoder.ipynb
-        True
+        The notebook ``docs/tutorials/your_autoencoder.ipynb`` trains a prior on one.
+
+        >>> import inspect
+        >>> from lebm.models import DiffusersAutoencoder
+        >>> list(inspect.signature(DiffusersAutoencoder).parameters)
+        ['path', 'image_size', 'revision', 'subfolder', 'trains']
     """
 
     def __init__(

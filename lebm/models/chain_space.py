@@ -39,7 +39,10 @@ class ChainSpace:
         return z
 
     def posterior(self, log_likelihood: LogDensity) -> LogDensity:
-        """Return the unnormalised log-density of the posterior, given ``log p(x | z)`` of latents."""
+        """Return the unnormalised log-density of the posterior in these coordinates.
+
+        ``log_likelihood`` is ``log p(x | z)`` as a function of the latents, ``(B, latent_dim) -> (B,)``.
+        """
         prior = self.target()
         return lambda state: log_likelihood(self.latents(state)) + prior(state)
 
@@ -47,8 +50,10 @@ class ChainSpace:
 class NoiseSpace(ChainSpace):
     r"""The noise :math:`\epsilon` of a :class:`~lebm.models.GaussianHierarchy`.
 
-    Chains start at N(0, I), which is an exact sample of the hierarchy. All layers have the same scale in
-    noise, so chains mix in deep hierarchies, in which chains on the latents do not.
+    The latents are :math:`z_i = \mu_i(z_{>i}) + \sigma_i(z_{>i}) \epsilon_i`. Chains start at N(0, I), which
+    is an exact sample of the hierarchy. All layers have the same scale in noise, so chains mix in deep
+    hierarchies, in which chains on the latents do not. ``exact`` is the argument of
+    :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
     """
 
     prior: HierarchicalPrior
@@ -81,9 +86,11 @@ def redraw(
     """Draw some coordinates of latents again from the prior, given the other coordinates.
 
     The chain starts from the reference, given the fixed layers above. In noise space the *noise* of the other
-    layers is fixed, so the latents below a redrawn layer change with it. Exact starts need no chain.
+    layers is fixed, so the latents below a redrawn layer change with it. Without an energy no chain runs if
+    the start is an exact sample: if the layers are independent or the free layers are the lowest ones.
 
-    ``free``, ``(latent_dim,)`` of ``bool``, is true for the coordinates of ``z`` to draw again.
+    ``z`` and the result are latents ``(B, latent_dim)``; ``free``, ``(latent_dim,)`` of ``bool``, is true for
+    the coordinates to draw again. The chain has the length of the sampler if ``steps`` is ``None``.
     """
     if not bool(free.any()):
         return z
@@ -107,7 +114,14 @@ def redraw(
 
 
 def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
-    """Return a space; a ``"released"`` noise target has ``exact=False`` in its ``noise_log_density``."""
+    """Return the space named ``space``, which is ``"latent"`` or ``"noise"``.
+
+    ``noise_target`` is ``"exact"`` or ``"released"``, see
+    :meth:`~lebm.models.HierarchicalPrior.noise_log_density`.
+
+    Raises:
+        ValueError: for an unknown name, or a prior without this space.
+    """
     check_choice("space", space, ("latent", "noise"))
     check_choice("noise_target", noise_target, ("exact", "released"))
     if space == "noise":
@@ -120,7 +134,11 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
 
 
 def common_layout(prior: Prior, *parts: nn.Module | None) -> LatentLayout:
-    """Return the layers on which a prior and other parts agree; a single layer if no part has layers."""
+    """Return the layers on which a prior and other parts agree; a single layer if no part has layers.
+
+    Raises:
+        ValueError: if they do not agree.
+    """
     every: list[Any] = [prior, *parts]
     layouts = [part.layout for part in every if hasattr(part, "layout")]
     layout = layouts[0] if layouts else LatentLayout([prior.latent_dim])

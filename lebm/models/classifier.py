@@ -14,7 +14,8 @@ _BATCH = 500
 
 
 class LatentClassifier(nn.Module, Component):
-    """A network Linear-ReLU-Linear from standardised latents ``(B, latent_dim)`` to logits ``(B, classes)``.
+    """A classifier on latents: Linear-ReLU-Linear on standardised ``(B, latent_dim)``, logits
+    ``(B, classes)``.
 
     Args:
         latent_dim: number of latent coordinates.

@@ -34,6 +34,8 @@ class DiagonalGaussian:
         >>> q = DiagonalGaussian(mean=torch.ones(1, 2), log_scale=torch.zeros(1, 2))
         >>> q.divergences(DiagonalGaussian(torch.zeros(1, 2), torch.zeros(1, 2)))  # from N(0, I)
         tensor([[0.5000, 0.5000]])
+        >>> q.rsample(torch.Generator().manual_seed(0)).shape
+        torch.Size([1, 2])
     """
 
     mean: Tensor
@@ -63,7 +65,8 @@ class DiagonalGaussian:
 class GaussianEncoder(nn.Module, Component, ABC):
     """Base class of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian`.
 
-    The shape is ``(B, latent_dim)``. A subclass sets ``latent_dim`` and ``in_shape`` and has ``features``.
+    The Gaussian has the shape ``(B, latent_dim)``. A subclass sets ``latent_dim`` and ``in_shape`` and
+    implements :meth:`features`.
 
     Example:
         >>> import torch
@@ -129,7 +132,8 @@ class ConvEncoder(GaussianEncoder):
 
     It is the mirror of :class:`~lebm.models.ConvGenerator`. Every layer halves the size (kernel 4, stride 2),
     down to ``end``. The first layer keeps the size (kernel 3) if the other layers are enough to reach
-    ``end``. Two convolutions over this image give mean and log-variance. Sizes: recipes of ``dual_mcmc``.
+    ``end``. Two convolutions over the whole remaining image give mean and log-variance. The recipes of
+    ``dual_mcmc`` have the released sizes.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
@@ -139,10 +143,12 @@ class ConvEncoder(GaussianEncoder):
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         bias: whether the convolutions of the body have biases (the released ones do not).
         head_bias: whether the two last convolutions have biases (the released ones do); ``bias`` if ``None``.
-        initialization: ``"xavier_conv"``, Xavier-normal convolutions (released), or ``"default"``, PyTorch's.
+        initialization: ``"xavier_conv"``, Xavier-normal weights of the convolutions (released), or
+            ``"default"`` (PyTorch's).
 
     Raises:
-        ValueError: if the layers do not lead from the image to ``end``, a width is below 1 or a name unknown.
+        ValueError: if the layers do not lead from the size of the image to ``end``, for a width below 1, or
+            for an unknown name.
 
     Example:
         >>> import torch

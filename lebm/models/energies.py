@@ -64,7 +64,8 @@ class MLPEnergy(Energy):
             ``"relu"``, ``"silu"``, ``"softplus"`` or ``"tanh"``.
         output_bias: whether the last layer has a bias. A constant has exactly zero gradient in a contrastive
             loss, so use a bias only if the constant is learned (noise-contrastive estimation).
-        spectral_norm: whether the Lipschitz constant of every layer is bounded by 1.
+        spectral_norm: whether the Lipschitz constant of every layer is bounded by 1, as in the released
+            hierarchical code.
 
     Raises:
         ValueError: for a width below 1 or an unknown activation.
@@ -103,7 +104,8 @@ class ClassEnergy(Energy):
 
     The module computes :math:`E(z)`, the energy of the marginal, so it works with every prior and sampler.
     The posterior of the class is exact, so ``ClassCondition(energy.logits, y, energy.classes)`` needs no
-    other classifier. :class:`~lebm.estimators.LatentMLE` adds the cross-entropy of rows with ``label >= 0``.
+    other classifier. :class:`~lebm.estimators.LatentMLE` adds the cross-entropy of rows whose ``label`` is
+    not negative.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.

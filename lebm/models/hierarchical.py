@@ -144,10 +144,12 @@ class LayerEnergies(Energy):
 class ConvEnergy(Energy):
     """An energy on a convolutional group of latents (Cui et al., CVPR 2023, released networks).
 
-    Convolutions halve the size (kernel 4, stride 2) down to 4 x 4. As many linear layers follow, at least 1.
+    Convolutions halve the size (kernel 4, stride 2) down to 4 x 4. The same number of fully connected layers
+    follows, at least one.
 
     Args:
-        shape: channels, height and width of the group; height and width are equal, a power of two from 4 on.
+        shape: channels, height and width of the group. Height and width must be equal, a power of two, at
+            least 4.
         channels: output channels of the convolutions (released: 64).
         hidden: width of the fully connected layers (released: 200).
 

@@ -66,9 +66,11 @@ class GaussianChain(GaussianHierarchy):
     r"""A hierarchy with N(0, I) at the top and a network for each :math:`p(z_i \mid z_{i+1})` (CVPR 2023).
 
     The log standard deviations are bounded softly, ``limit * tanh(s / limit)``, then ``floor`` is added to
-    the standard deviations, so the joint density is proper under an energy that grows at most linearly.
+    the standard deviations. With both bounds the joint density is proper under an energy that grows at most
+    linearly.
 
-    The released code is ``limit=None, top_floor=True``: perhaps improper, and N(0, 1.01^2 I) at the top.
+    The released code is ``limit=None, top_floor=True``: it has no soft bound, so the joint density may be
+    improper, and :math:`p(z_L)` is N(0, 1.01^2 I).
 
     Args:
         latent_dims: sizes of the layers, bottom first; at least two.
@@ -140,7 +142,8 @@ class HierarchicalPrior(Prior):
     Args:
         energy: the energy ``E``; :class:`~lebm.models.LayerEnergies` in the paper.
         base: the reference ``p0``.
-        start: start of chains on ``z``: ``"normal"``, N(0, I) (released), or ``"ancestral"``, the reference.
+        start: start of the chains that move ``z``. ``"normal"`` is N(0, I) on all layers, as released, and
+            ``"ancestral"`` a sample of the reference.
 
     Raises:
         ValueError: if energy and base disagree on the latent size, or for an unknown start.
@@ -179,7 +182,9 @@ class HierarchicalPrior(Prior):
     def noise_log_density(self, exact: bool = True) -> LogDensity:
         r"""Return the unnormalised log-density of the noise whose latents follow this prior.
 
-        As the change of variables cancels :math:`\sigma`, it is :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
+        The change of variables from latents :math:`z(\epsilon)` to noise :math:`\epsilon` cancels the
+        standard deviations of the reference, so the log-density is
+        :math:`-E(z(\epsilon)) - |\epsilon|^2 / 2`.
 
         Args:
             exact: ``False`` uses the density of the *latents* without the change of variables, as the

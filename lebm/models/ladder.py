@@ -29,11 +29,18 @@ def stack(
 
     Args:
         words: one word per layer. ``"linear 400"`` takes the whole input; ``"linear 64x4x4"`` gives an image;
-            ``"conv 64"`` (kernel 3), ``"down 64"`` (halves) and ``"up 64"`` (doubles; kernel 4) have no bias.
+            ``"conv 64"`` keeps the size (kernel 3); ``"down 64"`` halves it (kernel 4); ``"up 64"`` doubles
+            it (transposed, kernel 4). Convolutions have no biases.
         shape: shape of the input, ``(d,)`` or ``(C, H, W)``.
         activation: name of the activation after every layer.
         norm: ``"none"``, ``"group"`` or ``"batch"``, between a layer and its activation.
         plain_end: whether norm and activation of the last layer are left out.
+
+    Returns:
+        The network, and the shape of its output.
+
+    Raises:
+        ValueError: if a word cannot be read or does not fit.
     """
     if not words:
         raise ValueError("a block needs at least one layer, for example 'linear 400'")
@@ -99,18 +106,23 @@ class LadderGenerator(Generator):
         latent_dims: sizes of the layers, bottom first.
         out_shape: channels, height and width of an image.
         blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`. The
-            last layer of the bottom block gives the image; ``"linear 784"`` may stand for ``1x28x28``.
+            top block starts from the coordinates of the top layer. The last layer of the bottom block gives
+            the image; ``"linear 784"`` may stand for ``1x28x28``.
         merge: how ``z_i``, mapped by a linear layer to the size of ``h_{i+1}``, joins it. ``"concat"`` joins
-            on the channels, ``"add"`` adds, and ``"gated_add"`` learns a factor per channel, at first 0.1.
+            on the channels, ``"add"`` adds, and ``"gated_add"`` adds with one learned factor per channel, 0.1
+            at the start.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         projection_activation: whether norm and activation follow the linear maps of ``z_i``.
-        merge_activation: whether norm and activation end a block that ``z_i`` joins (released: not with add).
+        merge_activation: whether norm and activation follow the last layer of a block whose result ``z_i``
+            joins; ``False`` in the released networks that merge by addition.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         norm: ``"none"``, ``"group"`` or ``"batch"``, after every layer but the last.
-        initialization: ``"default"``, PyTorch's, or ``"xavier_conv"``, Xavier-normal convolutions (released).
+        initialization: ``"default"`` (PyTorch's), or ``"xavier_conv"``, Xavier-normal weights of the
+            convolutions (released).
 
     Raises:
-        ValueError: if blocks and layers differ in number or do not lead to the image, or for an unknown name.
+        ValueError: if blocks and layers differ in number, a layer does not fit, the blocks do not lead to the
+            image, or for an unknown name.
 
     Example:
         >>> import torch
@@ -188,7 +200,8 @@ class LadderEncoder(GaussianEncoder):
         in_shape: channels, height and width of an image.
         blocks: one list of words per latent layer, bottom first, see :func:`~lebm.models.ladder.stack`.
         separate: whether mean and log-variance of a layer come from a second block, beside the block that
-            leads to the next layer (as released), instead of from that block itself. The top has one block.
+            leads to the next layer (as released), instead of from that block itself. The top layer always has
+            one block.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         norm: ``"none"``, ``"group"`` or ``"batch"``.
         initialization: ``"default"`` or ``"xavier_conv"``, see :class:`LadderGenerator`.

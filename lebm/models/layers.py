@@ -34,8 +34,14 @@ def activation_layer(name: str, inplace: bool = False) -> nn.Module:
 def initialize(network: nn.Module, name: str, random_scales: bool = False) -> None:
     """Set the initial weights of a network without spectral norm, layer by layer in their order.
 
-    ``"default"`` draws nothing; ``"xavier_conv"`` draws the weights of all convolutions again, Xavier-normal;
-    ``"xavier"`` also draws linear layers; ``random_scales`` draws the scales of norms from N(0, 1).
+    Args:
+        network: the network; its biases keep the default of PyTorch.
+        name: ``"default"`` changes nothing and draws nothing; ``"xavier_conv"`` draws the weights of all
+            convolutions again, Xavier-normal; ``"xavier"`` also draws the weights of the linear layers.
+        random_scales: whether scales of batch and group norms are drawn from N(0, 1).
+
+    Raises:
+        ValueError: for an unknown name.
     """
     check_choice("initialization", name, _INITIALIZED)
     for layer in network.modules():
@@ -48,7 +54,11 @@ def initialize(network: nn.Module, name: str, random_scales: bool = False) -> No
 def mlp(
     widths: Sequence[int], name: str, output_bias: bool = True, spectral_norm: bool = False
 ) -> nn.Sequential:
-    """Return linear layers of the given widths with activations between them, see ``MLPEnergy``."""
+    """Return linear layers of the given widths with activations between them, see ``MLPEnergy``.
+
+    Raises:
+        ValueError: for fewer than two widths, a width below 1 or an unknown activation.
+    """
     if len(widths) < 2 or any(width < 1 for width in widths):
         raise ValueError(f"a network needs an input and an output width, all at least 1, not {list(widths)}")
     net, last = nn.Sequential(), len(widths) - 2
@@ -61,7 +71,11 @@ def mlp(
 
 
 def output_layer(name: str) -> nn.Module:
-    """Return the last layer of a generator: ``"tanh"`` for images in [-1, 1], or ``"linear"``."""
+    """Return the last layer of a generator: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
     check_choice("output", name, ("tanh", "linear"))
     return nn.Tanh() if name == "tanh" else nn.Identity()
 
@@ -73,7 +87,10 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_sizes(takes: str, size: int | None, has: str, other: int) -> None:
-    """Raise a ``ValueError`` if the parts ``"the energy takes"`` and ``"the base has"`` differ in size."""
+    """Raise a ``ValueError`` if two parts disagree on the latent size and the size of the first is known.
+
+    ``takes`` and ``has`` are their names with a verb: ``"the energy takes"`` and ``"the base has"``.
+    """
     if size not in (None, other):
         raise ValueError(f"{takes} {size} latent coordinates but {has} {other}")
 
@@ -89,8 +106,11 @@ def check_square(
 ) -> int:
     """Check the sizes of a convolutional network on square images.
 
-    ``size``, the argument ``end``, is the smallest height, and every layer after the first doubles it. The
-    result is the factor, one of ``factors``, from there to ``shape``, the argument ``name``.
+    ``shape`` is the argument ``name``, and ``size``, the smallest height and width, the argument ``end``.
+    Every layer after the first doubles ``size``. The result is the factor from there to the image.
+
+    Raises:
+        ValueError: if the factor is not one of ``factors``, or a size cannot be.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise ValueError(f"{name} must be channels and two equal sizes, like [3, 32, 32], not {list(shape)}")
@@ -112,7 +132,9 @@ def check_square(
 class FirstConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution (stride 1, no padding) of a 1x1 image, computed as a matrix product.
 
-    It maps ``(B, latent_dim)`` to ``(B, channels, size, size)``, in channels-last memory.
+    It has the parameters and results of ``nn.ConvTranspose2d(latent_dim, channels, size)``.
+
+    Shapes: ``(B, latent_dim) -> (B, channels, size, size)``, in channels-last memory.
     """
 
     bias: Tensor
@@ -127,8 +149,11 @@ class FirstConvTranspose2d(nn.ConvTranspose2d):
 class ThinConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution to few channels that doubles the size (kernel 4, stride 2, padding 1).
 
-    The four pixels of a 2x2 output block depend on the same 3x3 inputs, so a 3x3 convolution to four times
-    the channels with a pixel shuffle gives all four, which is faster for few output channels.
+    It has the parameters and results of ``nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)``. The four
+    pixels of a 2x2 output block depend on the same 3x3 inputs, so a 3x3 convolution to four times the
+    channels with a pixel shuffle gives all four, which is faster for few output channels.
+
+    Shapes: ``(B, channels, H, W) -> (B, out_channels, 2 H, 2 W)``.
     """
 
     bias: Tensor

@@ -67,7 +67,8 @@ class GaussianLikelihood(Likelihood):
     Args:
         generator: the network ``g``, ``(B, d) -> (B, C, H, W)`` or ``(B, D)``; any ``nn.Module``.
         sigma: standard deviation of the observation noise in the units of ``x``, positive (released: 0.3).
-        latent_dim: number of latent coordinates ``d``, required if the generator has no ``latent_dim``.
+        latent_dim: number of latent coordinates ``d``, required if the generator has no attribute
+            ``latent_dim``.
 
     Raises:
         ValueError: if ``sigma`` is not positive, or ``latent_dim`` is not known.

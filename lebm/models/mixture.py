@@ -27,7 +27,8 @@ TOLERANCE = 1e-3
 class GaussianMixture(Prior):
     r"""A mixture of Gaussians, :math:`p(z) = \sum_k w_k\, N(z;\, \mu_k, \Sigma_k)`, fitted to encodings.
 
-    It is N(0, I) before :meth:`fit`. An :class:`~lebm.models.EnergyPrior` may have it as its base.
+    Before :meth:`fit` the mixture is N(0, I). As the base of an :class:`~lebm.models.EnergyPrior` it is a
+    fitted reference that the energy corrects.
 
     The fit is expectation maximisation (Dempster, Laird & Rubin 1977) from a k-means++ start (Arthur &
     Vassilvitskii 2007). The same latents and generator give the same mixture.
@@ -37,8 +38,8 @@ class GaussianMixture(Prior):
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
-        components: number, or several numbers, of which :meth:`fit` selects the one with the largest
-            log-density on a held-out tenth of the latents. A fit uses at most one component per ten
+        components: number of components; or several numbers, of which :meth:`fit` selects the one with the
+            largest log-density on a held-out tenth of the latents. A fit uses at most one component per ten
             latents, so that a recipe also works with few data.
         covariance: ``"full"``, ``"tied"`` (one full matrix for all components) or ``"diagonal"``.
         floor: value added to every variance, as a share of the mean variance of the latents.
@@ -92,7 +93,8 @@ class GaussianMixture(Prior):
     def log_density(self, z: Tensor) -> Tensor:
         """Return the normalised log-density of ``z: (B, latent_dim)`` in nats, ``(B,)``.
 
-        It keeps its precision under autocast, as half precision rounds by more than a thin component.
+        It is computed in the precision of the mixture even under autocast, because half precision rounds a
+        latent by more than the width of a thin component.
         """
         return torch.logsumexp(self.joint(z), dim=1)
 
@@ -158,7 +160,11 @@ class GaussianMixture(Prior):
 
     @torch.no_grad()
     def fit(self, z: Tensor, generator: RandomSource = None) -> None:
-        """Fit the mixture to latents ``(N, latent_dim)``, finite, at least 2 rows.
+        """Fit the mixture to latents.
+
+        Args:
+            z: latents ``(N, latent_dim)``, finite, at least 2 rows.
+            generator: source of randomness.
 
         Raises:
             ValueError: for latents of another shape, too few latents, or values that are not finite.

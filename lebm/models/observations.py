@@ -25,7 +25,9 @@ def event_shape(likelihood: Likelihood | None) -> tuple[int, ...] | None:
 def as_dictionary(batch: Any) -> Any:
     """Convert a batch of a plain loader to ``{"x": ..., "label": ...}``; return any other batch as it is.
 
-    Such a batch is a tensor ``(B, *event)``, or a list of it and labels ``(B,)`` of integers.
+    Args:
+        batch: a tensor ``(B, *event)``; or a tuple or list that begins with such a tensor. A second tensor
+            ``(B,)`` of integers holds the labels.
     """
     if isinstance(batch, Tensor):
         return {"x": batch}
@@ -37,7 +39,14 @@ def as_dictionary(batch: Any) -> Any:
 
 
 def rows_of(batch: Any) -> Tensor:
-    """Return the data ``(B, *event)`` of a dictionary or of a batch that :func:`as_dictionary` converts."""
+    """Return the data of a batch.
+
+    Args:
+        batch: a dictionary with ``"x"``, ``(B, *event)``, or a batch that :func:`as_dictionary` converts.
+
+    Raises:
+        UserError: for another batch.
+    """
     batch = as_dictionary(batch)
     if not isinstance(batch, Mapping) or "x" not in batch:
         given = f"a {type(batch).__name__}"
@@ -54,6 +63,9 @@ def check_rows(x: Tensor, shape: tuple[int, ...] | None) -> None:
     """Reject observations of another shape, or integers in place of values in [-1, 1].
 
     No value of ``x: (B, *shape)`` is read, so training does not wait for the device.
+
+    Raises:
+        UserError: with the expected shape or dtype; never if ``shape`` is ``None``.
     """
     if shape is None:
         return
@@ -75,6 +87,9 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
 
     Chains on images may leave [-1, 1] a little, so only absolute values above 10 are rejected. A batch
     without negative values may be correct, so it gives a warning. Only images, ``(C, H, W)``, have a range.
+
+    Raises:
+        UserError: with the row of the first value that is not finite, or with the range of ``x``.
     """
     if shape is None or not x.numel():
         return

@@ -22,7 +22,8 @@ class RatioProduct(Energy):
     The product has the finished stages and the stage in training, ``active``, whose parameters stay the same
     objects for the whole run. A finished stage is a slot of preallocated buffers, and the slots in use are
     evaluated as *one* batched network. :meth:`switch` copies ``active`` into the next slot and sets its ratio
-    to 1, so neither the product nor the optimiser nor a data-parallel wrapper changes.
+    to 1, so the product does not change, and neither the optimiser nor a data-parallel wrapper needs a
+    change.
 
     Args:
         active: the network of a stage, with ``output_bias=True``, because the constant of a ratio is learned,
@@ -41,6 +42,9 @@ class RatioProduct(Energy):
         >>> energy = RatioProduct(MLPEnergy(latent_dim=2, output_bias=True), max_stages=2)
         >>> energy(torch.zeros(3, 2)).tolist(), energy.finished
         ([0.0, 0.0, 0.0], 0)
+        >>> energy.switch()
+        >>> energy.finished, energy.complete
+        (1, False)
     """
 
     def __init__(self, active: MLPEnergy, max_stages: int = 4) -> None:
@@ -178,7 +182,8 @@ class RatioPrior(EnergyPrior):
     r"""A prior ``p(z) = p0(z) prod_k r_k(z) / Z``, with estimates of the ``Z`` of the finished stages.
 
     Every logit is a log-ratio to the *normalised* prior of its stage, so the sum of the logits misses the
-    log-constants of the earlier stages, near zero only if classes overlap and negatives are exact samples.
+    log-constants of the earlier stages. They are near zero only if the classes overlap and the negatives are
+    exact samples.
 
     Args:
         energy: the product of ratios.
@@ -213,6 +218,8 @@ class RatioPrior(EnergyPrior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return ``log p0(z) + sum_k log r_k(z) - log Z`` in nats, ``(B,)``.
+
+        The sum without log Z is :meth:`log_density`.
 
         Raises:
             ValueError: without an estimate of ``log Z`` for the current product.

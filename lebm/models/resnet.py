@@ -22,8 +22,9 @@ class ResNetEnergy(Energy):
     it. The shortcut is a 1x1 convolution where size or channels change. A ReLU, the mean over pixels and a
     linear layer follow the blocks. No layer has a bias. The recipes of ``dual_mcmc`` have the released sizes.
 
-    Spectral norm bounds the slope of the energy; without it the released training diverges. Each forward pass
-    in training mode does one power iteration, so evaluate positives and negatives of a step together.
+    Spectral norm keeps the Lipschitz constant of every layer near 1 and so bounds the slope of the energy;
+    without it the released training diverges. Each forward pass in training mode does one power iteration, so
+    call the energy once per step, on positives and negatives together.
 
     Args:
         in_shape: channels, height and width of an image.
@@ -31,10 +32,12 @@ class ResNetEnergy(Energy):
         downsample: whether each block halves the size; by default all blocks do.
         activation: name of an activation, see :class:`~lebm.models.MLPEnergy`.
         spectral_norm: whether every layer has spectral norm.
-        initialization: ``"xavier"``, ``"xavier_conv"`` (convolutions only, released) or ``"default"``.
+        initialization: ``"xavier"``, Xavier-normal weights; ``"xavier_conv"``, Xavier-normal weights of
+            convolutions only (released); or ``"default"`` (PyTorch's).
 
     Raises:
-        ValueError: if no pixel is left, the lists differ in length, or for a width below 1 or unknown name.
+        ValueError: if no pixel would be left, if the lists differ in length, for a width below 1, or for an
+            unknown activation.
 
     Example:
         >>> import torch
@@ -106,20 +109,24 @@ class ResNetGenerator(Generator):
     """A residual generator (Cui and Han, NeurIPS 2023, released networks).
 
     A linear layer gives a ``start`` x ``start`` image of ``channels[0]`` channels. Each block doubles the
-    size by bilinear interpolation with aligned corners; norm, ReLU, a 3x3 convolution and tanh follow.
+    size by bilinear interpolation with aligned corners. Norm, ReLU and a 3x3 convolution with tanh follow.
+    The recipes of ``dual_mcmc`` have the released sizes.
 
     Args:
         latent_dim: number of latent coordinates, at least 1.
         out_shape: channels, height and width of an image; height and width must be equal.
         channels: channels of the first image and of the output of every block.
         start: height and width of the first image.
-        norm: ``"batch"`` (released), or, for independent rows, ``"group"`` (at most 16 groups) or ``"none"``.
-        random_scales: whether the initial scales of the norms are drawn from N(0, 1), as released, not 1.
+        norm: ``"batch"`` (released), ``"group"``, with at most 16 groups, or ``"none"``. With ``"group"`` and
+            ``"none"`` the output for a sample does not depend on the other samples.
+        random_scales: whether the initial scales of the norms are drawn from N(0, 1), as released, instead of
+            being 1.
         output: ``"tanh"`` for images in [-1, 1], or ``"linear"``.
         initialization: ``"xavier"``, ``"xavier_conv"`` or ``"default"``, see :class:`ResNetEnergy`.
 
     Raises:
-        ValueError: if the blocks do not end at the size of the image, or for a width below 1 or unknown name.
+        ValueError: if the blocks do not end at the size of the image, for a width below 1, or for an unknown
+            name.
 
     Example:
         >>> import torch

@@ -24,7 +24,8 @@ class SequenceGenerator(nn.Module, Component, ABC):
         vocabulary_size: number of tokens, the special tokens included.
         max_length: largest number of tokens in a sentence, ``<eos>`` included.
         width: number of features per position.
-        dropout: probability of dropout on word embeddings and features in training, not in chains, in [0, 1).
+        dropout: probability of dropout on word embeddings and features in training, in [0, 1). Chains run
+            without dropout.
         **sizes: other sizes of the network, each at least 1.
 
     Raises:
@@ -65,7 +66,8 @@ class SequenceGenerator(nn.Module, Component, ABC):
             dropping: whether dropout is applied, with the default generator of torch.
 
         Returns:
-            ``(B, T, width)``, which ``output`` maps to logits, one per token from ``NEVER_WRITTEN`` on.
+            ``(B, T, width)``. The layer ``output`` maps them to logits, one per token from ``NEVER_WRITTEN``
+            on.
         """
 
     @abstractmethod

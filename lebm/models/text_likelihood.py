@@ -70,8 +70,10 @@ class Vocabulary:
 
         Args:
             sentences: the training split.
-            size: largest number of tokens, the four special tokens included; the most frequent ones are used.
-            kind: ``"word"`` (words and single signs, others unknown) or ``"bpe"`` (byte pairs, none unknown).
+            size: largest number of tokens, the four special tokens included; the most frequent words or byte
+                pairs are used.
+            kind: ``"word"`` (words and single signs; other words are unknown) or ``"bpe"`` (byte pairs,
+                without unknown words).
             lowercase: whether text is converted to lower case.
 
         Raises:
@@ -161,7 +163,8 @@ class CategoricalLikelihood(Likelihood):
     Args:
         generator: the network.
         word_dropout: share of the input words that become ``<unk>`` in training, in [0, 1) (Bowman et al.
-            2016). It makes the generator rely on z. Predicted words do not change, and chains drop no words.
+            2016). It makes the generator rely on z. The predicted words do not change, and chains run without
+            word dropout.
 
     Attributes:
         vocabulary: the words of the data; ``None`` until :meth:`adopt` or a checkpoint sets it.
@@ -176,6 +179,8 @@ class CategoricalLikelihood(Likelihood):
         >>> sentences = torch.tensor([[5, 6, 3], [7, 3, 0]])  # 3 is <eos> and 0 is <pad>
         >>> likelihood.log_prob(sentences, torch.zeros(2, 4)).shape
         torch.Size([2])
+        >>> likelihood.sample(torch.zeros(2, 4)).shape
+        torch.Size([2, 12])
     """
 
     generator: SequenceGenerator

@@ -24,7 +24,8 @@ class LogZ:
     """An estimate of a log normalising constant with its confidence interval.
 
     Attributes:
-        estimate: log of the mean weight, negated for reverse weights, ``(...)`` for log-weights ``(n, ...)``.
+        estimate: log of the mean weight, negated for reverse weights, with the shape of the log-weights
+            without the first dimension.
         low: lower end of the interval.
         high: upper end of the interval.
         ess: effective number of the n weights; below 100 the interval is wider, see :meth:`from_log_weights`.
@@ -46,19 +47,23 @@ class LogZ:
     def from_log_weights(cls, log_weights: Tensor, *, reverse: bool = False, level: float = 0.95) -> LogZ:
         r"""Estimate log Z from n independent log-weights ``(n, ...)``.
 
-        The interval is normal, with the error :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method).
+        The standard error of :math:`\log \bar w` is :math:`\mathrm{sd}(w) / (\bar w \sqrt n)` (delta method).
+        The interval is normal.
 
         If few weights hold most of the sum, this interval is too narrow, because larger weights were not
         sampled. Below ``RELIABLE`` effective weights it is therefore joined with the interval for log-normal
         weights, whose logarithm has the median m of the log-weights :math:`l` and the variance
-        :math:`s^2 = 2 E[\max(l - m, 0)^2]` of their upper half: :math:`\log Z = m + s^2 / 2`, with the error
+        :math:`s^2 = 2 E[\max(l - m, 0)^2]` of their upper half. Then :math:`\log Z = m + s^2 / 2`, up to 1.96
+        times
 
-        .. math:: \sqrt{\tfrac1n \bigl( \tfrac\pi2 s^2 + \tfrac14 \mathrm{Var}[2 \max(l - m, 0)^2] \bigr)}.
+        .. math:: \sqrt{\tfrac1n \bigl( \tfrac\pi2 s^2 + \tfrac14 \mathrm{Var}[2 \max(l - m, 0)^2] \bigr)}
 
-        No interval covers weights that no chain has met; for reverse weights only ``high`` is reliable.
+        for the level 0.95. No interval covers weights of another shape that no chain has met; for reverse
+        weights ``high`` is reliable and ``low`` is not.
 
         Args:
-            log_weights: log-weights whose mean weight is Z, or 1/Z if ``reverse``; zero if not finite.
+            log_weights: log-weights whose mean weight is Z, or 1/Z if ``reverse``. A non-finite entry is a
+                weight of zero.
             reverse: whether weights are reverse weights.
             level: coverage of the interval, in (0, 1).
 
@@ -100,14 +105,19 @@ class AnnealedImportanceSampling(nn.Module, Component):
     The path is :math:`\log \pi_\beta = (1 - \beta) \log p_0 + \beta \log \pi`, and the kernel leaves every
     :math:`\pi_\beta` invariant. A forward chain from :math:`z_0 \sim p_0` has the weight
 
-    .. math:: \log w = \sum_k (\beta_k - \beta_{k-1}) d(z_{k-1}), \; d = \log \pi - \log p_0, \; E[w] = Z.
+    .. math:: \log w = \sum_k (\beta_k - \beta_{k-1})\, d(z_{k-1}), \qquad d = \log \pi - \log p_0,
+        \qquad E[w] = Z.
 
     So :math:`\log \bar w` is at most log Z on average. A chain from an exact sample of :math:`\pi` back to
-    :math:`p_0` has mean weight 1/Z and bounds log Z from above. The base has exact samples and is normalised.
+    :math:`p_0` has mean weight 1/Z and bounds log Z from above, if the sample is exact.
+
+    The base needs exact samples and a normalised density.
 
     Args:
-        kernel: exact sampler (``kernel.exact``) whose ``steps`` run at every level, such as ``HMC(1, ...)``.
-        levels: number of steps from beta 0 to 1, at least 1. The gap of the bounds shrinks as 1 / levels.
+        kernel: exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``, whose ``steps`` run at
+            every level.
+        levels: number of steps from :math:`\beta = 0` to 1, at least 1. The gap between the bounds shrinks as
+            1 / levels.
         spacing: ``"linear"`` or ``"sigmoid"`` in beta; the latter is denser at both ends.
 
     Raises:
@@ -157,14 +167,16 @@ class AnnealedImportanceSampling(nn.Module, Component):
         """Run annealed chains and return one log-weight per row.
 
         Args:
-            log_density: unnormalised log-density, ``(B, *event) -> (B,)``; rows may differ, as of posteriors.
+            log_density: unnormalised log-density with the unknown constant, ``(B, *event) -> (B,)``. It may
+                differ between rows, for example a posterior.
             base: normalised log-density, ``(B, *event) -> (B,)``.
             start: samples ``(B, *event)`` of the base, or of the target if ``reverse``.
             generator: source of randomness.
             reverse: whether chains go from the target to the base.
 
         Returns:
-            Log-weights ``(B,)`` in float64, whose mean weight is Z (or 1/Z), and ends ``(B, *event)``.
+            Log-weights ``(B,)`` in float64, whose mean weight is Z (1/Z if ``reverse``), and the ends of the
+            chains, ``(B, *event)``.
         """
         path = self.betas[::-1] if reverse else self.betas
         state = start.detach().clone()
@@ -192,11 +204,13 @@ class AnnealedImportanceSampling(nn.Module, Component):
         Args:
             log_density: unnormalised log-density of the target.
             base: base with samples and a normalised density.
-            samples: exact or long-run samples of the target, ``(n, *event)``; n forward chains run too.
+            samples: exact or long-run samples of the target, ``(n, *event)``; the number of forward chains is
+                also n.
             generator: source of randomness.
 
         Returns:
-            Estimates at most and at least log Z in expectation; the interval is ``low`` to ``high`` of both.
+            An estimate that is at most log Z in expectation, and one that is at least log Z. Their interval
+            reaches from ``low`` of the first to ``high`` of the second.
         """
         below = self(log_density, base, samples.shape[0], generator)
         weights, _ = self.log_weights(log_density, base.log_density, samples, generator, reverse=True)

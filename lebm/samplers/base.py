@@ -25,11 +25,13 @@ class Info:
     """Measurements of a chain, detached, on the chain's device.
 
     Attributes:
-        gradient_norm: norm of the gradient at the last state where it was evaluated, ``(B,)``.
+        gradient_norm: norm of the gradient of the log-density at the last state where it was evaluated,
+            ``(B,)``.
         displacement: distance from the start to the end of the chain, ``(B,)``.
         log_density_change: unnormalised log-density at the end minus the log-density at the start, ``(B,)``.
         nonfinite: number of rows that are non-finite at the end, scalar.
-        extra: measurements of some samplers only, such as ``acceptance`` ``(B,)`` of a Metropolis test.
+        extra: measurements of some samplers only, such as ``acceptance`` ``(B,)`` of a real or shadow
+            Metropolis test.
 
     Example:
         >>> import torch
@@ -107,7 +109,8 @@ class Sampler(nn.Module, Component, ABC):
             End of the chains, ``(B, *event)``, detached, with the dtype and device of ``init``.
 
         Raises:
-            ValueError: for an invalid ``init``, negative ``steps``, or a log-density that is not ``(B,)``.
+            ValueError: if ``init`` has no event dimension or is not floating point, if ``steps`` is negative,
+                or if the log-density does not return ``(B,)``.
         """
         return self.chain(log_density, init, generator, steps, want_info=False)[0]
 

@@ -25,7 +25,8 @@ class PersistentChains(Sampler):
 
     With ``together=k`` every k-th call moves k slots in one run of the kernel, and the other calls return a
     slot that was moved before, because a large batch costs less per row. A changed target then reaches a slot
-    up to k - 1 calls late. The log-density must take any number of rows; new slots share their starts.
+    up to k - 1 calls late. The log-density must take any number of rows, and new slots that move together
+    start at the same rows.
 
     ``Info.extra`` has the entries of the kernel, and in training mode ``restarted`` ``(B,)``, 0 or 1.
 
@@ -33,11 +34,13 @@ class PersistentChains(Sampler):
         kernel: sampler that moves the chains.
         slots: number of batches in the pool, at least 1.
         restart_rate: probability of a restart per row, in [0, 1].
-        fresh_steps: default number of transitions in eval mode; the number of the kernel if ``None``.
+        fresh_steps: default number of transitions in eval mode, where new chains need more of them; the
+            number of the kernel if ``None``.
         together: number of slots that move in one run of the kernel; it must divide ``slots``.
 
     Raises:
-        ValueError: for arguments out of range; in training for rows of another shape, or more, than the pool.
+        ValueError: for arguments out of range; in training mode for rows of another shape than in the pool,
+            or for more rows than in the first batch.
 
     Example:
         >>> import torch
@@ -225,7 +228,11 @@ def _rows_of(info: Info, some: slice) -> Info:
 
 
 def of_all_processes(*own: Tensor) -> list[Tensor]:
-    """Return the rows ``(B, ...)`` of all processes, in the order of the processes; a collective call."""
+    """Return the rows of all processes, in the order of the processes. This is a collective call.
+
+    Args:
+        *own: tensors ``(B, ...)`` of the rows of this process.
+    """
     world_size = _rank_and_size()[1]
     if world_size == 1:
         return list(own)

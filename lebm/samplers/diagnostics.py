@@ -37,7 +37,8 @@ def autocorrelation(draws: Tensor, max_lag: int | None = None) -> Tensor:
 def split_rhat(draws: Tensor) -> Tensor:
     """Return the larger of the rank-normalised split R-hats of draws and of folded draws, ``(*event)``.
 
-    Values up to 1.01 are good. Folded draws, distances from the median, reveal chains that differ in scale.
+    Values up to 1.01 are good. Folded draws, the distances from the median, reveal chains that agree in
+    location but differ in scale.
     """
     halves = _split(_checked(draws))
     folded = (halves - _quantile(halves.flatten(0, 1), 0.5)).abs()

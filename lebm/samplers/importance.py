@@ -31,6 +31,8 @@ class Proposal(Protocol):
         >>> from lebm.samplers import Proposal
         >>> isinstance(StandardNormal(2), Proposal)
         True
+        >>> StandardNormal(2).reference(5).shape
+        torch.Size([5, 2])
     """
 
     def reference(self, n: int, generator: RandomSource = None) -> Tensor:
@@ -90,19 +92,23 @@ class SamplingImportanceResampling(Sampler):
 
     A transition adds M - 1 samples of a proposal q to each row, and moves the row to one of the M candidates
     in proportion to :math:`w(z) = \pi(z) / q(z)`. With ``init`` drawn from q, one transition is SIR with M
-    candidates, biased by O(1/M). Further transitions leave the target exactly invariant, without gradients.
+    candidates, biased by O(1/M). Every further transition leaves the target exactly invariant. The chain uses
+    no gradient.
 
     The proposal must cover the target: ``ess`` is near M for a good q and 1 for a useless one. Rows do not
     share candidates, so a row depends on neither its neighbours nor the number of processes. A candidate with
     a non-finite log-density has weight zero, and a row without candidates stays.
 
-    ``Info.extra`` has ``ess`` ``(B,)`` of the last transition and ``acceptance`` ``(B,)``, a share of moves.
+    ``Info.extra`` has ``ess`` ``(B,)``, for the weights of the last transition, and ``acceptance`` ``(B,)``,
+    the share of transitions that moved the row.
 
     Args:
         candidates: number of candidates M, at least 2.
         steps: number of transitions; 1 is SIR.
-        proposal: density q; if ``None``, the base of a tilted target, otherwise a standard normal.
-        shared_target: whether rows share the log-density, so that candidates are evaluated in large batches.
+        proposal: density q; if ``None``, the base of a tilted target, otherwise a standard normal with the
+            shape of ``init``.
+        shared_target: whether the log-density is equal for all rows, such as a prior, so that candidates are
+            evaluated in large batches.
 
     Raises:
         ValueError: for arguments out of range.
@@ -167,7 +173,11 @@ class IndependenceMetropolis(Sampler):
 
     Args:
         steps: number of transitions, at least 0.
-        proposal: density q; if ``None``, the base of a tilted target, otherwise a standard normal.
+        proposal: density q; if ``None``, the base of a tilted target, otherwise a standard normal with the
+            shape of ``init``.
+
+    Raises:
+        ValueError: for negative ``steps``.
 
     Example:
         >>> import torch

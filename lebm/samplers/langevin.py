@@ -36,9 +36,11 @@ class Langevin(Adaptive):
     .. math:: z \leftarrow z + \tfrac{s^2}{2} M \nabla \log \pi(z) + n\,M^{1/2} \epsilon,
         \qquad \epsilon \sim N(0, I)
 
-    ``M = I`` by default. Other libraries write :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon`,
-    with :math:`\eta = s^2/2`. The chain is biased: in a Gaussian direction of precision :math:`\lambda` its
-    variance is :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for :math:`s^2 \lambda \ge 4`.
+    ``M = I`` without a preconditioner. The convention
+    :math:`z + \eta \nabla \log \pi + \sqrt{2 \eta}\,\epsilon` of other libraries is equal with
+    :math:`\eta = s^2/2`. The chain is biased: in a Gaussian direction of precision :math:`\lambda` its
+    stationary variance is :math:`1 / (\lambda (1 - \lambda s^2 / 4))`, and it diverges for
+    :math:`s^2 \lambda \ge 4`.
 
     A row that becomes non-finite stays non-finite, is counted in ``Info.nonfinite`` and does not affect other
     rows. ``Info.extra["acceptance"]`` is the acceptance that a Metropolis test of the last step would have,
@@ -46,14 +48,17 @@ class Langevin(Adaptive):
 
     Args:
         steps: number of transitions, at least 0.
-        step_size: step size ``s``, positive, or a list with one value per step, of which the last continues.
+        step_size: step size ``s``, positive, or a list with one value per step, whose last value continues
+            for longer chains.
         noise_scale: noise scale ``n``, or a list; ``s * sqrt(temperature)`` if ``None``. The chain samples
             ``pi ** (s / n) ** 2``; with 0 it is gradient ascent.
-        temperature: temperature T of ``pi ** (1 / T)``, at least 0, or a list; excludes ``noise_scale``.
+        temperature: temperature of the target ``pi ** (1 / temperature)``, non-negative, or a list, which
+            anneals. It excludes ``noise_scale``.
         max_grad_norm: largest gradient norm per row, above which gradients are rescaled.
         clamp: bounds ``(low, high)`` of the state after every step, for images.
         compile: whether blocks of ``unroll`` steps are compiled. The chain is equal up to rounding.
-        unroll: number of steps per compiled block; 10 compile in about 10 s and are near the best speed.
+        unroll: number of steps per compiled block, at most 10, which compiles in about 10 s and is near the
+            best speed.
         compile_mode: mode of ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
         preconditioner: diagonal of ``M``, one positive number per coordinate of the flattened event. All
             directions mix equally fast if it is near the variances of the target, which does not change.
@@ -171,8 +176,12 @@ def advance(
 ) -> Moved:
     r"""Take one step :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon` per kick.
 
-    ``slope`` gives g, clipped to the norm ``limit`` per row, ``kicks`` are the last terms and ``drifts`` the
-    factors ``s^2 / 2``. Returns the last state, the state before it, and the clipped gradient at the latter.
+    ``slope`` gives g, ``kicks`` are the terms :math:`n M^{1/2} \epsilon`, ``(B, *event)`` each, and
+    ``drifts`` the factors ``s^2 / 2``. ``limit`` is the largest norm of a row of g, ``clamp`` bounds new
+    states, and ``metric`` is the diagonal of M, with the shape of an event.
+
+    Returns:
+        The last state, the state before the last step, and the clipped gradient at the latter.
     """
     before = gradient = state
     for kick, drift in zip(kicks, drifts, strict=True):

@@ -29,12 +29,17 @@ def shadow_acceptance(
     max_grad_norm: float | None = None,
     metric: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Return the acceptance of a Langevin step (0 if not finite) and the log-density at its end, ``(B,)``.
+    r"""Return the Metropolis-Hastings acceptance of a Langevin step, and the log-density at its end.
 
-    With the clipped gradient g and :math:`q(z' \mid z) = N(z + \tfrac{s^2}{2} M g(z),\, n^2 M)` it is
-    (Roberts & Tweedie 1996, section 1.4.1), for the temperature :math:`T = (n/s)^2`,
+    The step targets :math:`\pi^{1/T}`, where :math:`T = (n/s)^2`. The proposal is
+    :math:`q(z' \mid z) = N(z + \tfrac{s^2}{2} M g(z),\, n^2 M)` with the clipped gradient g, and its
+    acceptance (Roberts & Tweedie 1996, section 1.4.1)
 
     .. math:: \alpha = \min\Bigl(1, \frac{\pi(z')^{1/T} q(z \mid z')}{\pi(z)^{1/T} q(z' \mid z)}\Bigr).
+
+    ``gradient`` is the clipped gradient at ``before: (B, *event)``; the gradient at ``after`` is clipped to
+    ``max_grad_norm``. ``metric`` is the diagonal of M, with the shape of an event (default: the identity).
+    Both results are ``(B,)``; the acceptance is 0 if it is not finite.
     """
     value_after, gradient_after = log_density_gradient(log_density, after)
     if max_grad_norm is not None:
@@ -61,7 +66,8 @@ class HMC(Adaptive):
         \quad p \leftarrow p + \tfrac{s}{2} M^{1/2} \nabla \log \pi(z).
 
     It accepts the result with probability :math:`\min(1, e^{H_0 - H_L})`, where
-    :math:`H = -\log \pi(z) + |p|^2 / 2`. Each transition costs L gradients.
+    :math:`H = -\log \pi(z) + |p|^2 / 2`. With one leapfrog step and no jitter this is MALA with the
+    ``step_size`` of :class:`Langevin`. Each transition costs L gradients.
 
     A proposal with a non-finite state, log-density or gradient is rejected. A row that *starts* at a
     non-finite log-density moves at its first finite proposal. ``Info.extra`` has ``acceptance`` ``(B,)`` in
@@ -71,7 +77,8 @@ class HMC(Adaptive):
         steps: number of transitions, at least 0.
         step_size: step size s, positive; :meth:`warm_up` finds a factor for it.
         leapfrog_steps: number of leapfrog steps L, at least 1.
-        jitter: relative half-width of each row's uniform step size, in [0, 1), against periodic trajectories.
+        jitter: relative half-width of the uniform distribution of each row's step size, in [0, 1), so that
+            trajectories do not return to their start every time.
         preconditioner: diagonal of M, one positive number per coordinate of the flattened event.
 
     Raises:

@@ -14,7 +14,8 @@ from lebm.samplers.noise import RandomSource
 class Boltzmann:
     """The log-density ``-E(x) / T`` of an energy at a temperature, up to a constant.
 
-    The division comes last, also in the gradient: 1 / T may leave the range of half precision.
+    The division comes last, also in the gradient, because an earlier division by a temperature of 1e-6 would
+    leave the range of half precision.
 
     Args:
         energy: energy ``(B, *event) -> (B,)``.

@@ -23,9 +23,11 @@ class ParallelTempering(Sampler):
 
     The kernel moves in :math:`u = z / \sqrt{T_k}`, so its step grows with the width of the flattened target.
     The result is the cold replica, at R times the cost of the kernel. The sampler is exact if the kernel is.
-    A non-finite log-density counts as density zero, so such a replica never becomes the cold one by a swap.
+    A replica with a non-finite log-density counts as density zero, so it never becomes the cold replica by a
+    swap.
 
-    ``Info.extra`` has ``swap_acceptance`` ``(R - 1,)`` of pairs of neighbours, which should be 0.2 to 0.5.
+    ``Info.extra`` has ``swap_acceptance`` ``(R - 1,)``, the mean acceptance for each pair of neighbours,
+    which should be 0.2 to 0.5.
 
     Args:
         kernel: sampler that moves a replica, for example :class:`~lebm.samplers.MALA`.

@@ -24,7 +24,8 @@ class Trace:
         acceptance: acceptance ``(draws, chains)`` if the sampler measures it, else ``None``.
         thin: number of transitions between two draws.
         exact: whether the sampler is exact, so that rejections cost only time.
-        targets: number of targets, such as posteriors; rows ``i k`` to ``(i + 1) k - 1`` belong to target i.
+        targets: number of targets, for example posteriors. Rows ``i k`` to ``(i + 1) k - 1`` are the k chains
+            of target i.
 
     Example:
         >>> import torch
@@ -101,7 +102,8 @@ def record(
         generator: source of randomness.
         draws: number of stored states after the start, at least 8.
         thin: number of transitions between stored states, at least 1.
-        targets: number of targets of ``log_density``, each with the same number of adjacent rows, at least 2.
+        targets: number of targets of ``log_density``, each with the same number of neighbouring rows, at
+            least 2.
 
     Raises:
         ValueError: for too few draws, or if the chains cannot be divided equally among the targets.
@@ -138,7 +140,8 @@ def findings(
     Args:
         trace: trace of a long run.
         short_run: number of transitions in training, for a comparison with the long run.
-        better_step: step size of dual averaging, for the advice if it lies on the right side of ``step``.
+        better_step: step size found by dual averaging, mentioned in the advice if it lies on the right side
+            of ``step``.
         step: step size of the chains.
 
     Example:
