@@ -73,7 +73,9 @@ class LatentLayout:
         mask = torch.zeros(self.latent_dim, dtype=torch.bool, device=device)
         for layer in layers:
             if not 0 <= layer < len(self):
-                raise ValueError(f"there is no layer {layer}; the lowest is 0, the highest {len(self) - 1}")
+                raise ValueError(
+                    f"there is no layer {layer}; the layers are 0 (nearest to the data) to {len(self) - 1}"
+                )
             mask[self.slices[layer]] = True
         return mask
 

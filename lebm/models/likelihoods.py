@@ -92,7 +92,10 @@ class GaussianLikelihood(Likelihood):
         self.sigma = float(sigma)
         dim = getattr(generator, "latent_dim", latent_dim)
         if dim is None:
-            raise ValueError("the generator has no attribute latent_dim; give GaussianLikelihood one")
+            raise ValueError(
+                f"the generator, {type(generator).__name__}, has no attribute latent_dim; give"
+                " GaussianLikelihood a latent_dim"
+            )
         self.latent_dim = dim
 
     def mean(self, z: Tensor) -> Tensor:

@@ -50,9 +50,15 @@ class RatioProduct(Energy):
     def __init__(self, active: MLPEnergy, max_stages: int = 4) -> None:
         super().__init__()
         if max_stages < 1:
-            raise ValueError(f"max_stages must be at least 1, not {max_stages}; without stages use LatentMLE")
+            raise ValueError(
+                f"max_stages must be at least 1, not {max_stages}; without stages the prior is N(0, I):"
+                " LatentMLE with StandardNormal"
+            )
         if any(hasattr(layer, "parametrizations") for layer in active.net):
-            raise ValueError("a stage starts at zero and so has no spectral norm; use weight_decay instead")
+            raise ValueError(
+                "a stage starts from a zero layer, and a zero layer has no spectral norm; bound a ratio"
+                " with weight_decay instead"
+            )
         if active.net[-1].bias is None:
             raise ValueError("the constant of a ratio is learned: build its network with output_bias=True")
         self.latent_dim = active.latent_dim
@@ -225,7 +231,9 @@ class RatioPrior(EnergyPrior):
             ValueError: without an estimate of ``log Z`` for the current product.
         """
         if not self.tilt.active_is_one:
-            raise ValueError(f"stage {self.tilt.finished + 1} is in training, without log Z; use log_density")
+            raise ValueError(
+                f"stage {self.tilt.finished + 1} is in training and its log Z is not known; use log_density"
+            )
         return self.log_density_so_far()(z) - self.log_constant().log_z
 
     def log_constant(self) -> LogConstant:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import Info, LogDensity, evaluate, on_device, state_gradient, summarise
+from lebm.samplers.base import Info, LogDensity, on_device, state_gradient, summarise
+from lebm.samplers.compiled import CompiledSteps
 from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from lebm.samplers.noise import RandomSource, normal
 
 STEPS_A_DRAW = 10
 """Steps per call of the random generator: one step is slow, and the whole chain takes too much memory."""
-COMPILED_SHAPES = 8
-"""Largest number of shapes for which a sampler compiles; chains of further shapes run uncompiled."""
-
 Schedule = float | Sequence[float]
 """A constant, or one value per step.
 
@@ -103,7 +100,7 @@ class Langevin(Adaptive):
         self.temperature = check_schedule("temperature", 1.0 if temperature is None else temperature, steps)
         self.max_grad_norm = max_grad_norm
         self.clamp = None if clamp is None else (float(clamp[0]), float(clamp[1]))
-        self._advance = CompiledSteps(unroll, compile_mode) if compile else eager_steps
+        self._advance = CompiledSteps(advance, unroll, compile_mode) if compile else eager_steps
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
         sizes = [self.step_scale * size for size in values(self.step_size, steps)]
@@ -201,43 +198,3 @@ def eager_steps(
 ) -> Moved:
     """Run :func:`advance` for ``noise: (steps, B, *event)`` without compilation."""
     return advance(partial(state_gradient, log_density), state, noise, drifts, *settings)
-
-
-class CompiledSteps:
-    """Blocks of ``unroll`` compiled updates :func:`advance`, with one graph per shape."""
-
-    def __init__(self, unroll: int, mode: str | None) -> None:
-        self.unroll, self.mode = unroll, mode
-        self._compiled: dict[tuple[int, ...], Callable[..., Moved]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_compiled": {}}  # compiled code cannot be pickled
-
-    def __call__(
-        self, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], *settings: Any
-    ) -> Moved:
-        # A tensor, because torch compiles a graph for every new Python number.
-        drift = on_device(drifts, state)
-        with torch.no_grad():
-            for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
-                run = self._compiled_for((len(block), *state.shape))
-                outputs = run(log_density, state, block, rates, *settings)
-                # Copies, because CUDA graphs reuse the memory of their outputs.
-                state, before, gradient = (output.clone() for output in outputs)
-        return state, before, gradient
-
-    def _compiled_for(self, shape: tuple[int, ...]) -> Callable[..., Moved]:
-        if shape not in self._compiled:
-            if len(self._compiled) == COMPILED_SHAPES:
-                return _block
-            # torch limits each code object to eight graphs, and a prior of several stages needs a graph per
-            # stage, so every shape gets its own copy.
-            own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
-            self._compiled[shape] = torch.compile(own, mode=self.mode, dynamic=False)
-        return self._compiled[shape]
-
-
-def _block(log_density: LogDensity, state: Tensor, noise: Tensor, drifts: Tensor, *settings: Any) -> Moved:
-    """Run several steps in one graph, with the noise as an argument, because random numbers break a graph."""
-    slope = torch.func.grad(lambda state: evaluate(log_density, state).sum())
-    return advance(slope, state, noise.unbind(0), drifts.unbind(0), *settings)
