@@ -130,12 +130,12 @@ class ModuleAutoencoder(Generator):
             return
         with frozen(self.module):
             moments = _moments(self.module.encode(x), self.latent_dim)
-        mean, log_variance = (
-            None if part is None else part.unflatten(1, self.latent_shape).transpose(0, 1).flatten(1)
+        mean, *log_variance = (
+            part.unflatten(1, self.latent_shape).transpose(0, 1).flatten(1)
             for part in moments
+            if part is not None
         )
-        assert mean is not None
-        variance = mean.var(dim=1) + (0 if log_variance is None else log_variance.exp().mean(dim=1))
+        variance = mean.var(dim=1) + sum(part.exp().mean(dim=1) for part in log_variance)
         self.shift.copy_(mean.mean(dim=1).view_as(self.shift))
         self.scale.copy_(variance.sqrt().clamp_min(1e-6).view_as(self.scale))
         self.measured = True
@@ -245,10 +245,9 @@ class DiffusersAutoencoder(ModuleAutoencoder):
         size = image_size or getattr(config, "sample_size", None)
         if size is None:
             raise UserError(f"{path}: this autoencoder takes images of any size; give an image_size")
-        inner = size // 2 ** (len(config.block_out_channels) - 1)
-        super().__init__(
-            module, [config.in_channels, size, size], [config.latent_channels, inner, inner], trains
-        )
+        side = size // 2 ** (len(config.block_out_channels) - 1)
+        latent_shape = [config.latent_channels, side, side]
+        super().__init__(module, [config.in_channels, size, size], latent_shape, trains)
         self.path, self.digest = path, None if trains else _digest(module)
         if not trains:
             self.register_state_dict_post_hook(_leave_out)
@@ -273,14 +272,12 @@ def _of_diffusers(path: str, **place: str | None) -> nn.Module:
             weights = {"use_safetensors": True, "low_cpu_mem_usage": False}
             return getattr(diffusers, name).from_pretrained(path, **weights, **place)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: no autoencoder of diffusers ({' '.join(str(error).split())[:200]})"
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: no autoencoder of diffusers ({reason})") from error
     raise UserError(f"{path}: holds {name}, not {' or '.join(kinds)}")
 
 
 def _digest(module: nn.Module) -> str:
-    """Return the SHA-256 of the weights, in the order of their names."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -318,6 +315,5 @@ def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor |
 
 
 def _gaussian(made: Any, latent_dim: int) -> tuple[Tensor, Tensor]:
-    """Return means and log-variances, each ``(B, latent_dim)``."""
     mean, log_variance = _moments(made, latent_dim)
     return mean, torch.full_like(mean, _POINT) if log_variance is None else log_variance

@@ -95,30 +95,22 @@ def redraw(
     if not bool(free.any()):
         return z
     free = free.to(z.device)
-    start = _fresh(space, z, free, generator)
     base, everything = getattr(space.prior, "base", space.prior), bool(free.all())
     if isinstance(base, GaussianHierarchy):
         lowest = not bool(free.long().diff().gt(0).any())
+        noise = normal(generator, z.shape, dtype=z.dtype, device=z.device)
+        with torch.no_grad():
+            start = torch.where(free, noise, base.noise_of(z))
+            if not isinstance(space, NoiseSpace):
+                start = torch.where(free, base.place(start), z)
     else:  # the layers of a base without conditionals, such as a mixture, depend on each other
         lowest = everything or base.conditionals(z) is not None
+        start = torch.where(free, base.reference(len(z), generator).detach().to(z), z)
     if space.prior.is_exact and lowest:
         return space.latents(start)
     if not everything:
         sampler = Masked(sampler, (~free).tolist()).to(z.device)
     return space.latents(sampler(space.target(), start, generator, steps=steps))
-
-
-def _fresh(space: ChainSpace, z: Tensor, free: Tensor, generator: RandomSource) -> Tensor:
-    """Replace the free coordinates of ``z`` by a sample of the reference, given the fixed layers above."""
-    base = getattr(space.prior, "base", space.prior)
-    if not isinstance(base, GaussianHierarchy):
-        return torch.where(free, base.reference(len(z), generator).detach().to(z), z)
-    noise = normal(generator, z.shape, dtype=z.dtype, device=z.device)
-    with torch.no_grad():
-        mixed = torch.where(free, noise, base.noise_of(z))
-        if isinstance(space, NoiseSpace):
-            return mixed
-        return torch.where(free, base.place(mixed), z)
 
 
 def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
@@ -134,9 +126,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
     check_choice("noise_target", noise_target, ("exact", "released"))
     if space == "noise":
         if not isinstance(prior, HierarchicalPrior):
-            raise ValueError(
-                "space 'noise' needs a HierarchicalPrior; in other priors the latents are already the noise"
-            )
+            raise ValueError("space 'noise' needs a HierarchicalPrior; use space 'latent'")
         return NoiseSpace(prior, noise_target == "exact")
     if noise_target == "released":
         raise ValueError("noise_target 'released' belongs to space 'noise'")

@@ -78,9 +78,7 @@ class LatentClassifier(nn.Module, Component):
             ValueError: without rows, if the numbers of labels and rows differ, or for fewer than two classes.
         """
         if not len(z) or len(z) != len(labels):
-            raise ValueError(
-                f"a classifier needs as many labels as features, at least one, not {len(labels)} for {len(z)}"
-            )
+            raise ValueError(f"needs as many labels as features, at least 1, not {len(labels)} for {len(z)}")
         x, y = z.detach().float(), labels.to(z.device)
         classes = int(y.max()) + 1 if classes is None else classes
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():

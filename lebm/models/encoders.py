@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lebm.component import Component
-from lebm.models.layers import activation as _activation
-from lebm.models.layers import check_square, initialize, mlp
+from lebm.models.layers import activation_layer, check_square, initialize, mlp
 from lebm.models.text_likelihood import PAD
 from lebm.samplers.noise import RandomSource, normal
 
@@ -125,8 +124,7 @@ class MLPEncoder(GaussianEncoder):
         self.net = mlp([math.prod(in_shape), *hidden, 2 * latent_dim], activation)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.net(x.flatten(1)).chunk(2, dim=1)
-        return mean, log_variance
+        return self.net(x.flatten(1)).chunk(2, dim=1)
 
 
 class ConvEncoder(GaussianEncoder):
@@ -179,7 +177,7 @@ class ConvEncoder(GaussianEncoder):
         for position, (before, after) in enumerate(pairwise([in_shape[0], *channels])):
             shape = (4, 2, 1) if position or halving else (3, 1, 1)
             self.net.append(nn.Conv2d(before, after, *shape, bias=bias))
-            self.net.append(_activation(activation, inplace=True))
+            self.net.append(activation_layer(activation, inplace=True))
         head_bias = bias if head_bias is None else head_bias
         self.mean = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)
         self.log_variance = nn.Conv2d(channels[-1], latent_dim, end, bias=head_bias)
@@ -224,5 +222,4 @@ class SentenceEncoder(GaussianEncoder):
         lengths = (x != PAD).sum(dim=1).clamp(min=1).cpu()
         packed = pack_padded_sequence(self.embedding(x), lengths, batch_first=True, enforce_sorted=False)
         _, last = self.recurrent(packed)
-        mean, log_variance = self.head(last.transpose(0, 1).flatten(1)).chunk(2, dim=1)
-        return mean, log_variance
+        return self.head(last.transpose(0, 1).flatten(1)).chunk(2, dim=1)

@@ -135,9 +135,7 @@ class ClassEnergy(Energy):
     ) -> None:
         super().__init__()
         if classes < 2 or label_weight < 0:
-            raise ValueError(
-                f"classes must be at least 2 and label_weight at least 0, not {classes} and {label_weight}"
-            )
+            raise ValueError(f"needs classes >= 2 and label_weight >= 0, not {classes} and {label_weight}")
         self.latent_dim = latent_dim
         self.classes = classes
         self.label_weight = label_weight

@@ -13,12 +13,12 @@ from lebm.component import Component
 from lebm.models.layers import (
     FirstConvTranspose2d,
     ThinConvTranspose2d,
+    activation_layer,
     check_square,
     initialize,
     mlp,
     output_layer,
 )
-from lebm.models.layers import activation as _activation
 
 
 class Generator(nn.Module, Component):
@@ -133,16 +133,14 @@ class ConvGenerator(Generator):
         doubling = check_square("out_shape", out_shape, channels, latent_dim, "start", start) == 2
         # The first activation acts on a view, where an in-place operation costs autograd more than it saves.
         self.net = nn.Sequential(
-            FirstConvTranspose2d(latent_dim, channels[0], start), _activation(activation, inplace=False)
+            FirstConvTranspose2d(latent_dim, channels[0], start), activation_layer(activation, inplace=False)
         )
         for before, after in pairwise(channels):
             self.net.append(nn.ConvTranspose2d(before, after, 4, 2, 1))
-            self.net.append(_activation(activation, inplace=True))
-        if doubling:
-            self.net.append(ThinConvTranspose2d(channels[-1], self.out_shape[0]))
-        else:
-            self.net.append(nn.ConvTranspose2d(channels[-1], self.out_shape[0], 3, 1, 1))
-        self.net.append(output_layer(output))
+            self.net.append(activation_layer(activation, inplace=True))
+        ends = channels[-1], self.out_shape[0]
+        last = ThinConvTranspose2d(*ends) if doubling else nn.ConvTranspose2d(*ends, 3, 1, 1)
+        self.net.extend([last, output_layer(output)])
         initialize(self.net, initialization)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

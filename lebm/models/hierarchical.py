@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.models.energies import Energy, MLPEnergy
-from lebm.models.layers import activation as _activation
+from lebm.models.layers import activation_layer, mlp
 
 LayerShape = int | Sequence[int]
 
@@ -44,10 +44,7 @@ class LatentLayout:
         self.shapes = [(shape,) if isinstance(shape, int) else tuple(shape) for shape in shapes]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         if not self.sizes or any(min(shape, default=0) < 1 for shape in self.shapes):
-            raise ValueError(
-                "a layered latent needs at least one layer, and every layer at least one coordinate, not"
-                f" {list(shapes)}"
-            )
+            raise ValueError(f"needs at least one layer, each of at least one number, not {list(shapes)}")
         self.latent_dim = sum(self.sizes)
         self.slices = [slice(start, end) for start, end in pairwise(accumulate(self.sizes, initial=0))]
 
@@ -172,21 +169,14 @@ class ConvEnergy(Energy):
     def __init__(self, shape: Sequence[int], channels: int = 64, hidden: int = 200) -> None:
         super().__init__()
         if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 4 or shape[1] & (shape[1] - 1):
-            raise ValueError(
-                "a convolutional energy needs a shape (C, H, H) with H a power of two of at least 4, not"
-                f" {list(shape)}"
-            )
+            raise ValueError(f"the shape must be (C, H, H), H a power of two from 4 on, not {list(shape)}")
         halvings = int(math.log2(shape[1])) - 2
         self.latent_dim = math.prod(shape)
         self.net = nn.Sequential(nn.Unflatten(1, tuple(shape)))
         for before in [shape[0], *[channels] * (halvings - 1)][:halvings]:
-            self.net.extend([nn.Conv2d(before, channels, 4, 2, 1), _activation("leaky_relu")])
-        self.net.append(nn.Flatten())
-        width = 16 * (channels if halvings else shape[0])
-        for _ in range(max(1, halvings)):
-            self.net.extend([nn.Linear(width, hidden), _activation("leaky_relu")])
-            width = hidden
-        self.net.append(nn.Linear(width, 1, bias=False))
+            self.net.extend([nn.Conv2d(before, channels, 4, 2, 1), activation_layer("leaky_relu")])
+        widths = [16 * (channels if halvings else shape[0]), *[hidden] * max(1, halvings), 1]
+        self.net.extend([nn.Flatten(), *mlp(widths, "leaky_relu", output_bias=False)])
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z).squeeze(-1)

@@ -105,15 +105,13 @@ class GaussianChain(GaussianHierarchy):
         self.layout = LatentLayout(latent_dims)
         if len(self.layout) < 2 or not floor > 0 or not (limit is None or limit > 0):
             raise ValueError(
-                f"a chain needs two layers, floor and limit positive numbers, not {list(latent_dims)},"
-                f" {floor} and {limit}"
+                f"a chain needs two layers, positive floor and limit, not {latent_dims}, {floor} and {limit}"
             )
         self.latent_dim = self.layout.latent_dim
         self.floor, self.limit = floor, limit
         self.top_scale = 1 + floor if top_floor else 1.0
-        sizes = self.layout.sizes
-        nets = (mlp([above, *hidden, 2 * below], activation) for below, above in pairwise(sizes))
-        self.nets = nn.ModuleList(nets)
+        pairs = pairwise(self.layout.sizes)
+        self.nets = nn.ModuleList(mlp([up, *hidden, 2 * low], activation) for low, up in pairs)
 
     def given(self, layer: int, above: Tensor) -> DiagonalGaussian:
         """Return the Gaussian of layer number ``layer``, given the layer ``above: (B, size)`` next to it."""
@@ -169,11 +167,7 @@ class HierarchicalPrior(Prior):
         self.tilt = energy
         self.base = base
         self.start = start
-        self.latent_dim = base.latent_dim
-
-    @property
-    def layout(self) -> LatentLayout:
-        return self.base.layout
+        self.latent_dim, self.layout = base.latent_dim, base.layout
 
     def energy(self, z: Tensor) -> Tensor:
         return self.tilt(z)

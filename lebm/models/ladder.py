@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from lebm.models.encoders import GaussianEncoder
 from lebm.models.generators import Generator
 from lebm.models.hierarchical import LatentLayout
-from lebm.models.layers import activation as _activation
-from lebm.models.layers import check_choice, check_sizes, initialize, output_layer
+from lebm.models.layers import activation_layer, check_choice, check_sizes, initialize, output_layer
 
 _WORD = re.compile(r"linear [1-9]\d*(x[1-9]\d*x[1-9]\d*)?|(conv|down|up) [1-9]\d*")
 
@@ -52,12 +51,11 @@ def stack(
         if plain_end and position == len(words) - 1:
             break
         net.extend(_norm(norm, shape))
-        net.append(_activation(activation))
+        net.append(activation_layer(activation))
     return net, shape
 
 
 def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Add the layer of a word and return the shape after it."""
     if not _WORD.fullmatch(word):
         raise ValueError(
             f"cannot read the layer {word!r}; write 'linear 400', 'linear 64x4x4', 'conv 64', 'down 64' or"
@@ -73,10 +71,7 @@ def _append(net: nn.Sequential, word: str, shape: tuple[int, ...]) -> tuple[int,
             net.append(nn.Unflatten(1, sizes))
         return sizes
     if len(shape) != 3:
-        raise ValueError(
-            f"the layer {word!r} needs an image, but there are {shape[0]} numbers; put 'linear CxHxW'"
-            " before it"
-        )
+        raise ValueError(f"the layer {word!r} needs an image; put 'linear CxHxW' before it")
     before, height, width = shape
     after = sizes[0]
     if kind == "conv":
@@ -175,10 +170,7 @@ class LadderGenerator(Generator):
             net, shape = stack(blocks[layer], shape, activation, norm=norm, plain_end=plain_end)
             nets.append(net)
         if math.prod(shape) != math.prod(self.out_shape):
-            raise ValueError(
-                f"the blocks lead to {'x'.join(map(str, shape))}, but an image is"
-                f" {'x'.join(map(str, self.out_shape))}"
-            )
+            raise ValueError(f"the blocks lead to {list(shape)}, but an image is {list(self.out_shape)}")
         # bottom layer first, like all lists of layers
         self.nets, self.projections = nn.ModuleList(reversed(nets)), nn.ModuleList(reversed(projections))
         self.gates = nn.ParameterList(reversed(gates))
@@ -189,13 +181,13 @@ class LadderGenerator(Generator):
         layers = self.layout.split(z)
         h = self.nets[-1](layers[-1])
         for layer in range(len(layers) - 2, -1, -1):
-            h = self.nets[layer](self._merged(layer, self.projections[layer](layers[layer]), h))
+            own = self.projections[layer](layers[layer])
+            if self.merge == "concat":
+                h = torch.cat([own, h], dim=1)
+            else:
+                h = h + (own * self.gates[layer] if self.merge == "gated_add" else own)
+            h = self.nets[layer](h)
         return self.output(h).reshape(-1, *self.out_shape)
-
-    def _merged(self, layer: int, own: Tensor, above: Tensor) -> Tensor:
-        if self.merge == "concat":
-            return torch.cat([own, above], dim=1)
-        return above + (own * self.gates[layer] if self.merge == "gated_add" else own)
 
 
 class LadderEncoder(GaussianEncoder):
@@ -243,25 +235,23 @@ class LadderEncoder(GaussianEncoder):
         _check(self.layout, blocks)
         self.latent_dim = self.layout.latent_dim
         self.in_shape = shape = tuple(in_shape)
-        top = len(blocks) - 1
         self.trunk, self.branches, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for layer, words in enumerate(blocks):
             net, after = stack(words, shape, activation, norm=norm)
             self.trunk.append(net)
-            if separate and layer < top:
+            if separate and layer < len(blocks) - 1:
                 self.branches.append(stack(words, shape, activation, norm=norm)[0])
             self.heads.append(nn.Linear(math.prod(after), 2 * self.layout.sizes[layer]))
             shape = after
         initialize(self, initialization)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        means, log_variances, r = [], [], x
+        parts, r = [], x
         for layer, (net, head) in enumerate(zip(self.trunk, self.heads, strict=True)):
             below, r = r, net(r)
             seen = self.branches[layer](below) if layer < len(self.branches) else r
-            mean, log_variance = head(seen.flatten(1)).chunk(2, dim=1)
-            means.append(mean)
-            log_variances.append(log_variance)
+            parts.append(head(seen.flatten(1)).chunk(2, dim=1))
+        means, log_variances = zip(*parts, strict=True)
         return torch.cat(means, dim=1), torch.cat(log_variances, dim=1)
 
 

@@ -19,19 +19,11 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-_INITIALIZED: dict[str, tuple[type[nn.Module], ...]] = {
-    "default": (),
-    "xavier_conv": _CONVOLUTIONS,
-    "xavier": (*_CONVOLUTIONS, nn.Linear),
-}
+_INITIALIZED = {"default": (), "xavier_conv": _CONVOLUTIONS, "xavier": (*_CONVOLUTIONS, nn.Linear)}
 
 
-def activation(name: str, inplace: bool = False) -> nn.Module:
-    """Return the activation with the given name; if ``inplace``, (leaky) ReLU overwrites its input.
-
-    Raises:
-        ValueError: for an unknown name; the message lists the names.
-    """
+def activation_layer(name: str, inplace: bool = False) -> nn.Module:
+    """Return the activation with the given name; if ``inplace``, (leaky) ReLU overwrites its input."""
     check_choice("activation", name, _ACTIVATIONS)
     layer = _ACTIVATIONS[name]()
     if inplace and isinstance(layer, nn.LeakyReLU | nn.ReLU):
@@ -74,7 +66,7 @@ def mlp(
         linear: nn.Module = nn.Linear(before, after, bias=output_bias or position < last)
         net.append(torch.nn.utils.parametrizations.spectral_norm(linear) if spectral_norm else linear)
         if position < last:
-            net.append(activation(name))
+            net.append(activation_layer(name))
     return net
 
 
@@ -121,9 +113,7 @@ def check_square(
         ValueError: if the factor is not one of ``factors``, or a size cannot be.
     """
     if len(shape) != 3 or shape[1] != shape[2]:
-        raise ValueError(
-            f"{name} must be channels and two equal sizes, for example [3, 32, 32], not {list(shape)}"
-        )
+        raise ValueError(f"{name} must be channels and two equal sizes, like [3, 32, 32], not {list(shape)}")
     if not channels or min(shape[0], latent_dim, size, *channels) < 1:
         raise ValueError(
             f"latent_dim {latent_dim}, {end} {size}, channels {list(channels)}: all must be at least 1 and"

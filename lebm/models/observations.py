@@ -14,7 +14,6 @@ from lebm.errors import UserError, UserNotice
 from lebm.models.likelihoods import Likelihood
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
-_FARTHEST = 10.0
 
 
 def event_shape(likelihood: Likelihood | None) -> tuple[int, ...] | None:
@@ -50,11 +49,9 @@ def rows_of(batch: Any) -> Tensor:
     """
     batch = as_dictionary(batch)
     if not isinstance(batch, Mapping) or "x" not in batch:
-        given = (
-            f"a dictionary with {', '.join(map(repr, batch)) or 'nothing'}"
-            if isinstance(batch, Mapping)
-            else f"a {type(batch).__name__}"
-        )
+        given = f"a {type(batch).__name__}"
+        if isinstance(batch, Mapping):
+            given = f"a dictionary with {', '.join(map(repr, batch)) or 'nothing'}"
         raise UserError(
             "a batch must be a dictionary {'x': images in [-1, 1], 'index': row numbers}, not"
             f" {given}; lebm.data.ArrayData.of({{'train': x}}) makes such batches of a tensor"
@@ -106,7 +103,7 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
         )
     if len(shape) != 3:
         return
-    if max(-low, high) > _FARTHEST:
+    if max(-low, high) > 10:
         raise UserError(
             f"x reaches from {low:.4g} to {high:.4g}, but this model takes images in [-1, 1];"
             " x / 127.5 - 1 scales images in [0, 255]"

@@ -58,9 +58,7 @@ class Prior(nn.Module, Component, ABC):
         Raises:
             ValueError: for a prior without a fit, which is the default.
         """
-        raise ValueError(
-            f"{type(self).__name__} has no fit; use a base that has one, such as GaussianMixture"
-        )
+        raise ValueError(f"{type(self).__name__} has no fit; use a base that has one, like GaussianMixture")
 
     def conditionals(self, z: Tensor) -> DiagonalGaussian | None:
         """Return the prior as one Gaussian per layer, given the layers above it in ``z: (B, latent_dim)``.

@@ -95,9 +95,8 @@ class RatioProduct(Energy):
         # On a GPU all stages are one batched network. On a CPU a group has as many stages as fit into the
         # cache: larger groups are slower than single stages.
         group = count if z.is_cuda else max(1, CACHED_NUMBERS // (z.shape[0] * self.width))
-        parts = [
-            self._batched(z, slice(start, min(start + group, count))) for start in range(0, count, group)
-        ]
+        starts = range(0, count, group)
+        parts = [self._batched(z, slice(start, min(start + group, count))) for start in starts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _batched(self, z: Tensor, some: slice) -> Tensor:
@@ -247,10 +246,7 @@ class RatioPrior(EnergyPrior):
         if stage == 0:
             return LogConstant(0, 0.0, 0.0, 0.0, float("inf"))
         if stage not in self.constants:
-            raise ValueError(
-                f"log Z of {stage} finished stages has not been estimated; use log_density, or estimate it"
-                " first"
-            )
+            raise ValueError(f"log Z of {stage} finished stages has not been estimated; use log_density")
         return self.constants[stage]
 
     def remember(self, constant: LogConstant) -> None:

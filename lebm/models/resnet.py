@@ -12,8 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm as _spectral_norm
 
 from lebm.models.energies import Energy
 from lebm.models.generators import Generator
-from lebm.models.layers import activation as _activation
-from lebm.models.layers import check_choice, check_square, initialize, output_layer
+from lebm.models.layers import activation_layer, check_choice, check_square, initialize, output_layer
 
 
 class ResNetEnergy(Energy):
@@ -67,15 +66,12 @@ class ResNetEnergy(Energy):
                 f" and downsample {list(halves)} must have the same length, at least 1"
             )
         if min(in_shape[1:]) < 2 ** sum(halves):
-            raise ValueError(
-                f"{sum(halves)} blocks that halve the size leave nothing of {in_shape[1]} x {in_shape[2]}"
-                " pixels"
-            )
+            raise ValueError(f"{sum(halves)} halvings leave nothing of {in_shape[1]} x {in_shape[2]} pixels")
         self.in_shape = tuple(in_shape)
         self.blocks = nn.Sequential()
         for (before, after), half in zip(pairwise([in_shape[0], *channels]), halves, strict=True):
             self.blocks.append(DownBlock(before, after, half, activation, first=len(self.blocks) == 0))
-        self.activation = _activation(activation)
+        self.activation = activation_layer(activation)
         self.output = nn.Linear(channels[-1], 1, bias=False)
         initialize(self, initialization)
         if spectral_norm:
@@ -94,9 +90,9 @@ class DownBlock(nn.Module):
     def __init__(self, before: int, after: int, halves: bool, activation: str, first: bool) -> None:
         super().__init__()
         self.halves = halves
-        self.before = nn.Identity() if first else _activation(activation)
+        self.before = nn.Identity() if first else activation_layer(activation)
         self.one = nn.Conv2d(before, after, 3, 1, 1, bias=False)
-        self.between = _activation(activation, inplace=True)
+        self.between = activation_layer(activation, inplace=True)
         self.two = nn.Conv2d(after, after, 3, 1, 1, bias=False)
         changes = halves or before != after
         self.shortcut = nn.Conv2d(before, after, 1, bias=False) if changes else nn.Identity()

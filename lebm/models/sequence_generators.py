@@ -197,8 +197,7 @@ class TransformerGenerator(SequenceGenerator):
 
     def features(self, z: Tensor, previous: Tensor, dropping: bool = False) -> Tensor:
         length = previous.shape[1]
-        positions = self.position.weight[:length]
-        words = _dropout(self.embedding(previous) + positions, self.dropout, dropping)
+        words = _dropout(self.embedding(previous) + self.position.weight[:length], self.dropout, dropping)
         ahead = torch.ones(length, length, dtype=torch.bool, device=z.device).triu(1)
         seen = self.body(words + self.latent(z).unsqueeze(1), mask=ahead, is_causal=True)
         return _dropout(seen, self.dropout, dropping)

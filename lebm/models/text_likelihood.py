@@ -99,9 +99,8 @@ class Vocabulary:
             tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
         else:
             tokenizer = Tokenizer(models.BPE())
-            tokenizer.normalizer = normalizer
+            tokenizer.normalizer, tokenizer.decoder = normalizer, decoders.ByteLevel()
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
             alphabet = pre_tokenizers.ByteLevel.alphabet()
             trainer = trainers.BpeTrainer(
                 vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
@@ -195,8 +194,6 @@ class CategoricalLikelihood(Likelihood):
         self.latent_dim = generator.latent_dim
         self.vocabulary: Vocabulary | None = None
 
-    # Densities
-
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         return self.given(x)(z)
 
@@ -222,8 +219,6 @@ class CategoricalLikelihood(Likelihood):
         logits = self.generator.output(features.flatten(0, 1)[words])
         surprise = cross_entropy(logits, x.flatten()[words] - NEVER_WRITTEN, reduction="none")
         return -surprise.new_zeros(x.numel()).index_copy(0, words, surprise).view(x.shape).sum(dim=1)
-
-    # Sentences
 
     def mean(self, z: Tensor) -> Tensor:
         """Return the sentences of the most likely next words, ``(B, max_length)``."""
@@ -258,8 +253,6 @@ class CategoricalLikelihood(Likelihood):
             if not going.any():
                 break
         return words
-
-    # The vocabulary
 
     def adopt(self, vocabulary: Vocabulary) -> None:
         """Set the vocabulary of the data, which checkpoints then contain.
@@ -311,9 +304,7 @@ def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
     """
     found = next((module for module in model.modules() if isinstance(module, CategoricalLikelihood)), None)
     if found is not None and found.vocabulary is None:
-        raise UserError(
-            "this model of sentences has no vocabulary yet: training gives it the vocabulary of its data"
-        )
+        raise UserError("this model has no vocabulary yet: training gives it the vocabulary of its data")
     return found
 
 

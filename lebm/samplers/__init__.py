@@ -1,7 +1,4 @@
-"""Samplers, which move a tensor under a log-density: ``sampler(log_density, init, generator=None)``.
-
-None of them needs Lightning.
-"""
+"""Samplers, which move a tensor under a log-density: ``sampler(log_density, init, generator=None)``."""
 
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
@@ -15,10 +12,9 @@ from lebm.samplers.importance import (
     resample,
     weight_ess,
 )
-from lebm.samplers.langevin import Langevin
+from lebm.samplers.langevin import Langevin, Schedule
 from lebm.samplers.metropolis import HMC, MALA
 from lebm.samplers.noise import Noise, RandomSource
-from lebm.samplers.schedules import Schedule
 from lebm.samplers.targets import Boltzmann, Masked
 from lebm.samplers.tempering import ParallelTempering
 from lebm.samplers.trace import Finding, Trace, findings, record

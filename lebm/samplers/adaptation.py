@@ -12,37 +12,6 @@ from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.noise import RandomSource
 
 
-class _DualAveraging:
-    r"""Dual averaging (Hoffman & Gelman 2014, eq. 6) of the logarithm of a positive scale.
-
-    .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{\gamma (t + t_0)} \sum_{i \le t} (\delta - \alpha_i),
-        \qquad \log \bar x_{t+1} = t^{-\kappa} \log x_{t+1} + (1 - t^{-\kappa}) \log \bar x_t
-
-    Iterates shrink toward ten times the scale ``start``, so that :math:`\mu = \log(10\,\mathrm{start})`.
-    """
-
-    gamma, offset, kappa = 0.05, 10.0, 0.75
-
-    def __init__(self, start: float, target: float) -> None:
-        if not 0 < target < 1:
-            raise ValueError(f"a target acceptance lies between 0 and 1, not {target}")
-        self.target = target
-        self.current = self.average = start
-        self._shrink = math.log(10 * start)
-        self._error_sum = 0.0
-        self._count = 0
-
-    def update(self, acceptance: float) -> None:
-        """Update the scale with the mean acceptance of a transition; non-finite counts as rejection."""
-        self._count += 1
-        self._error_sum += self.target - (acceptance if math.isfinite(acceptance) else 0.0)
-        pull = math.sqrt(self._count) / self.gamma * self._error_sum
-        log_current = self._shrink - pull / (self._count + self.offset)
-        weight = self._count**-self.kappa
-        self.average = math.exp(weight * log_current + (1 - weight) * math.log(self.average))
-        self.current = math.exp(log_current)
-
-
 class Adaptive(Sampler):
     """A sampler whose step size is multiplied by ``step_scale``, which is 1 until :meth:`warm_up` sets it.
 
@@ -98,9 +67,13 @@ class Adaptive(Sampler):
         target: float | None = None,
         across_processes: bool = True,
     ) -> Tensor:
-        """Run ``steps`` transitions, adapt ``step_scale``, and return the last states.
+        r"""Run ``steps`` transitions, adapt ``step_scale``, and return the last states.
 
-        All chains of the batch share one step size.
+        All chains of the batch share one step size :math:`x`, adapted to the acceptance :math:`\delta` by
+        dual averaging (Hoffman & Gelman 2014, eq. 6) with :math:`\mu = \log(10 x_0)`, to :math:`\bar x`:
+
+        .. math:: \log x_{t+1} = \mu - \frac{\sqrt t}{0.05 (t + 10)} \sum_{i \le t} (\delta - \alpha_i),
+            \qquad \log \bar x_{t+1} = t^{-0.75} \log x_{t+1} + (1 - t^{-0.75}) \log \bar x_t
 
         Args:
             log_density: ``(B, *event) -> (B,)``.
@@ -117,15 +90,26 @@ class Adaptive(Sampler):
         Raises:
             ValueError: if the sampler has no acceptance, or ``target`` is out of range.
         """
-        averaging = _DualAveraging(self.step_scale, self.target_acceptance if target is None else target)
-        state = init
-        for _ in range(steps):
-            self.step_scale = averaging.current
+        target = self.target_acceptance if target is None else target
+        if not 0 < target < 1:
+            raise ValueError(f"a target acceptance lies between 0 and 1, not {target}")
+        state, average, errors = init, self.step_scale, 0.0
+        shrink = math.log(10 * average)
+        for count in range(1, steps + 1):
             state, info = self.run(log_density, state, generator, steps=1)
             if "acceptance" not in info.extra:
                 raise ValueError(f"{type(self).__name__} with these settings has no acceptance to adapt to")
-            averaging.update(_mean(info.extra["acceptance"], across_processes))
-        self.step_scale = averaging.average
+            rates = info.extra["acceptance"].double()
+            finite = torch.where(torch.isfinite(rates), rates, 0)  # what is not finite is rejected
+            total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
+            if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(total)
+            errors += target - float(total[0] / total[1].clamp_min(1))
+            log_scale = shrink - math.sqrt(count) / 0.05 * errors / (count + 10)
+            weight = count**-0.75
+            average = math.exp(weight * log_scale + (1 - weight) * math.log(average))
+            self.step_scale = math.exp(log_scale)
+        self.step_scale = average
         return state
 
     def get_extra_state(self) -> Tensor:
@@ -134,12 +118,3 @@ class Adaptive(Sampler):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.step_scale = float(state)
-
-
-def _mean(acceptance: Tensor, across_processes: bool) -> float:
-    rates = acceptance.detach().double()
-    finite = torch.where(torch.isfinite(rates), rates, 0)
-    total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
-    if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-    return float(total[0] / total[1])

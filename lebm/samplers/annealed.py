@@ -75,9 +75,7 @@ class LogZ:
         if n < 2:
             raise ValueError("an interval needs at least two weights")
         if torch.isinf(log_weights).all(dim=0).any():
-            raise ValueError(
-                "all annealed importance weights are zero: the log-density is nowhere finite on the samples"
-            )
+            raise ValueError("all annealed importance weights are zero: no log-density is finite")
         mean = log_weights.logsumexp(0) - math.log(n)
         relative = (log_weights - mean).exp()
         error = relative.std(dim=0) / math.sqrt(n)
@@ -139,9 +137,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
     def __init__(self, kernel: Sampler, levels: int = 500, spacing: str = "linear") -> None:
         super().__init__()
         if not kernel.exact:
-            raise ValueError(
-                f"{type(kernel).__name__} is biased, so its weights would not estimate Z; use MALA or HMC"
-            )
+            raise ValueError(f"{type(kernel).__name__} is biased, so it cannot estimate Z; use MALA or HMC")
         if levels < 1:
             raise ValueError(f"levels must be at least 1, not {levels}")
         if spacing not in ("linear", "sigmoid"):

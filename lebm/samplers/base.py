@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -123,9 +123,7 @@ class Sampler(nn.Module, Component, ABC):
         steps: int | None = None,
     ) -> tuple[Tensor, Info]:
         """Run the same chain as a call of the sampler, and also return its :class:`Info`."""
-        state, info = self.chain(log_density, init, generator, steps, want_info=True)
-        assert info is not None
-        return state, info
+        return self.chain(log_density, init, generator, steps, want_info=True)  # type: ignore[return-value]
 
     def chain(
         self,
@@ -180,8 +178,7 @@ def log_density_gradient(log_density: LogDensity, state: Tensor) -> tuple[Tensor
     """
     state = state.detach().requires_grad_(True)
     with torch.enable_grad():
-        value = log_density(state)
-    check_values(value, state)
+        value = evaluate(log_density, state)
     if not value.requires_grad:  # a constant, such as the energy of a plain reference
         return value, torch.zeros_like(state)
     (gradient,) = torch.autograd.grad(value, state, torch.ones_like(value), materialize_grads=True)
@@ -194,27 +191,30 @@ def state_gradient(log_density: LogDensity, state: Tensor) -> Tensor:
     return log_density_gradient(log_density, state)[1] if own is None else own(state)
 
 
-def check_values(value: Tensor, state: Tensor) -> None:
-    """Reject a log-density that does not return one number per row."""
+def evaluate(log_density: LogDensity, state: Tensor) -> Tensor:
+    """Return values ``(B,)``, or reject a log-density that does not return one number per row."""
+    value = log_density(state)
     if value.shape != state.shape[:1]:
-        raise ValueError(
-            f"a log-density must return one number per row, shape ({state.shape[0]},), but it returned"
-            f" {tuple(value.shape)}"
-        )
+        raise ValueError(f"a log-density gives one number per row, ({len(state)},), not {tuple(value.shape)}")
+    return value
 
 
 def values_of_all(log_density: LogDensity, states: Tensor) -> Tensor:
     """Return values ``(B, m)`` of states ``(B, m, *event)``, by m calls, as the B rows may be conditioned."""
-    values = []
-    for column in states.unbind(1):
-        values.append(log_density(column))
-        check_values(values[-1], column)
-    return torch.stack(values, dim=1)
+    return torch.stack([evaluate(log_density, column) for column in states.unbind(1)], dim=1)
 
 
 def rows(per_row: Tensor, state: Tensor) -> Tensor:
     """Reshape ``(B,)`` so that it broadcasts against ``(B, *event)``."""
     return per_row.reshape(-1, *[1] * (state.dim() - 1))
+
+
+def on_device(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """Copy plain numbers ``(n,)`` to the dtype and device of ``like``, without waiting for the device.
+
+    ``torch.tensor(numbers, device=...)`` would wait for the copy, and so for all work before it.
+    """
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def finite_rows(state: Tensor) -> Tensor:

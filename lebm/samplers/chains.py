@@ -239,15 +239,14 @@ def of_all_processes(*own: Tensor) -> list[Tensor]:
     sizes = [torch.zeros(1, dtype=torch.long, device=own[-1].device) for _ in range(world_size)]
     dist.all_gather(sizes, torch.tensor([len(own[0])], device=own[-1].device))
     counts = [int(size) for size in sizes]
-    return [_gathered(rows, counts) for rows in own]
-
-
-def _gathered(own: Tensor, counts: list[int]) -> Tensor:
-    padded = own.new_zeros((max(counts), *own.shape[1:]))  # gathering needs equal shapes
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    whole = []
+    for each in own:
+        padded = each.new_zeros((max(counts), *each.shape[1:]))  # gathering needs equal shapes
+        padded[: len(each)] = each
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        whole.append(torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]))
+    return whole
 
 
 def _rank_and_size() -> tuple[int, int]:

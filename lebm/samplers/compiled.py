@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lebm.samplers.base import LogDensity, check_values
-from lebm.samplers.schedules import on_device
+from lebm.samplers.base import LogDensity, evaluate, on_device
 
 COMPILED_SHAPES = 8
 """Largest number of shapes for which a sampler compiles; chains of further shapes run uncompiled."""
@@ -57,10 +56,5 @@ def _block(
     steps: Steps, log_density: LogDensity, state: Tensor, noise: Tensor, drifts: Tensor, *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run several steps in one graph, with the noise as an argument, because random numbers break a graph."""
-
-    def total(state: Tensor) -> Tensor:
-        value = log_density(state)
-        check_values(value, state)
-        return value.sum()
-
-    return steps(torch.func.grad(total), state, noise.unbind(0), drifts.unbind(0), *settings)
+    slope = torch.func.grad(lambda state: evaluate(log_density, state).sum())
+    return steps(slope, state, noise.unbind(0), drifts.unbind(0), *settings)

@@ -59,10 +59,7 @@ def tail_ess(draws: Tensor) -> Tensor:
 
 def _checked(draws: Tensor) -> Tensor:
     if draws.dim() < 2 or draws.shape[0] < 4:
-        raise ValueError(
-            "diagnostics need draws of shape (draws, chains, *event) with at least 4 draws, not"
-            f" {tuple(draws.shape)}"
-        )
+        raise ValueError(f"needs draws (draws, chains, *event), at least 4 draws, not {tuple(draws.shape)}")
     return draws.double()
 
 

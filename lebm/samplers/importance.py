@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -12,7 +13,7 @@ from lebm.samplers.base import (
     Info,
     LogDensity,
     Sampler,
-    check_values,
+    evaluate,
     finite_rows,
     rows,
     summarise,
@@ -139,40 +140,24 @@ class SamplingImportanceResampling(Sampler):
     ) -> tuple[Tensor, Info | None]:
         count = start.shape[0]
         state, proposal = start, _densities(self.proposal, log_density, start)[0]
+        log_weight = partial(_log_weights, self.proposal, log_density, self.shared_target)
         moves = torch.zeros(count, device=start.device)
         ess = torch.full((count,), torch.nan, device=start.device)
         with torch.no_grad():
-            current = self._log_weights(log_density, state.unsqueeze(1))
+            current = log_weight(state.unsqueeze(1))
             for _ in range(steps):
                 # The candidates of a row are neighbours, so that they use the stream of the row.
                 fresh = proposal.reference(count * (self.candidates - 1), generator).to(start)
                 fresh = fresh.unflatten(0, (count, self.candidates - 1))
-                log_weights = torch.cat([current, self._log_weights(log_density, fresh)], dim=1)
+                log_weights = torch.cat([current, log_weight(fresh)], dim=1)
                 chosen = resample(log_weights, generator)
                 moved = fresh[torch.arange(count, device=start.device), (chosen - 1).clamp_min(0)]
                 state = torch.where(rows(chosen > 0, state), moved, state)
                 current = log_weights.gather(1, chosen.unsqueeze(1))
                 moves += chosen > 0
                 ess = weight_ess(log_weights, dim=1)
-        if not want_info:
-            return state, None
         extra = {"ess": ess, "acceptance": moves / max(1, steps)}
-        return state, summarise(log_density, start, state, extra=extra)
-
-    def _log_weights(self, log_density: LogDensity, states: Tensor) -> Tensor:
-        """Return log-weights ``(B, m)`` of ``(B, m, *event)``; non-finite ones have weight zero."""
-        flat = states.flatten(0, 1)
-        _, target, log_proposal = _densities(self.proposal, log_density, flat)
-        if self.shared_target:
-            pieces = flat.split(max(1, 2**22 // flat[0].numel()))
-            values = torch.cat([target(piece) for piece in pieces])
-            check_values(values, flat)
-        else:
-            values = values_of_all(target, states).flatten()
-        if log_proposal is not None:
-            values = values - log_proposal(flat)
-        log_weights = clean_log_weights(torch.where(finite_rows(flat), values, -torch.inf))
-        return log_weights.unflatten(0, states.shape[:2])
+        return state, summarise(log_density, start, state, extra=extra) if want_info else None
 
 
 class IndependenceMetropolis(Sampler):
@@ -214,14 +199,11 @@ class IndependenceMetropolis(Sampler):
         self, log_density: LogDensity, start: Tensor, generator: RandomSource, steps: int, want_info: bool
     ) -> tuple[Tensor, Info | None]:
         count, state = len(start), start
-        proposal, target, log_proposal = _densities(self.proposal, log_density, start)
+        proposal = _densities(self.proposal, log_density, start)[0]
         acceptance = torch.zeros(count, device=start.device)
 
         def log_weight(z: Tensor) -> Tensor:
-            value = target(z)
-            check_values(value, z)
-            ratio = (value if log_proposal is None else value - log_proposal(z)).float()
-            return torch.where(finite_rows(z), clean_log_weights(ratio), -torch.inf)
+            return _log_weights(self.proposal, log_density, False, z.unsqueeze(1)).squeeze(1).float()
 
         with torch.no_grad():
             current = log_weight(state)
@@ -234,9 +216,8 @@ class IndependenceMetropolis(Sampler):
                 state = torch.where(rows(accept, state), fresh, state)
                 current = torch.where(accept, weight, current)
                 acceptance += gain.clamp(max=0.0).exp()
-        if not want_info:
-            return state, None
-        return state, summarise(log_density, start, state, extra={"acceptance": acceptance / max(1, steps)})
+        extra = {"acceptance": acceptance / max(1, steps)}
+        return state, summarise(log_density, start, state, extra=extra) if want_info else None
 
 
 def _densities(
@@ -248,6 +229,21 @@ def _densities(
     if proposal is base:
         return proposal, log_density.log_ratio, None  # type: ignore[attr-defined]
     return proposal, log_density, proposal.log_density
+
+
+def _log_weights(own: Any, log_density: LogDensity, shared_target: bool, states: Tensor) -> Tensor:
+    """Return log-weights ``(B, m)`` of ``(B, m, *event)``; non-finite ones have weight zero."""
+    flat = states.flatten(0, 1)
+    _, target, log_proposal = _densities(own, log_density, flat)
+    if shared_target:
+        pieces = flat.split(max(1, 2**22 // flat[0].numel()))
+        values = torch.cat([evaluate(target, piece) for piece in pieces])
+    else:
+        values = values_of_all(target, states).flatten()
+    if log_proposal is not None:
+        values = values - log_proposal(flat)
+    log_weights = clean_log_weights(torch.where(finite_rows(flat), values, -torch.inf))
+    return log_weights.unflatten(0, states.shape[:2])
 
 
 class _StandardNormal:

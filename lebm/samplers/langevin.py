@@ -11,14 +11,20 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import Info, LogDensity, state_gradient, summarise
+from lebm.samplers.base import Info, LogDensity, on_device, state_gradient, summarise
 from lebm.samplers.compiled import CompiledSteps
 from lebm.samplers.metropolis import clip_rows, shadow_acceptance
 from lebm.samplers.noise import RandomSource, normal
-from lebm.samplers.schedules import Schedule, check_schedule, on_device, values
 
 STEPS_A_DRAW = 10
 """Steps per call of the random generator: one step is slow, and the whole chain takes too much memory."""
+Schedule = float | Sequence[float]
+"""A constant, or one value per step.
+
+A chain longer than the list continues with the last value. A shorter chain uses the beginning of the list.
+"""
+
+Moved = tuple[Tensor, Tensor, Tensor]
 
 
 class Langevin(Adaptive):
@@ -97,7 +103,6 @@ class Langevin(Adaptive):
         self._advance = CompiledSteps(advance, unroll, compile_mode) if compile else eager_steps
 
     def _scales(self, steps: int) -> tuple[list[float], list[float]]:
-        """Return step size and noise scale of every step."""
         sizes = [self.step_scale * size for size in values(self.step_size, steps)]
         if self.noise_scale is not None:
             return sizes, [self.step_scale * scale for scale in values(self.noise_scale, steps)]
@@ -116,9 +121,8 @@ class Langevin(Adaptive):
             state = before = state.clone()
             noise = self._noise(generator, state, scales[part], metric)
             drifts = [0.5 * size**2 for size in sizes[part]]
-            state, before, gradient = self._advance(
-                log_density, state, noise, drifts, self.max_grad_norm, self.clamp, metric
-            )
+            settings = self.max_grad_norm, self.clamp, metric
+            state, before, gradient = self._advance(log_density, state, noise, drifts, *settings)
             del noise
         info = None
         if want_info:
@@ -140,6 +144,24 @@ class Langevin(Adaptive):
         return noise if metric is None else noise.mul_(metric.sqrt())
 
 
+def check_schedule(name: str, schedule: Schedule, steps: int, *, positive: bool = False) -> Schedule:
+    """Return the schedule as plain floats."""
+    scheduled = isinstance(schedule, Sequence)
+    entries = [float(value) for value in schedule] if isinstance(schedule, Sequence) else [float(schedule)]
+    if not entries or (scheduled and len(entries) > steps):
+        raise ValueError(f"{name} has {len(entries)} entries, but a schedule needs 1 to {steps}, the steps")
+    if any(not (value > 0 if positive else value >= 0) for value in entries):
+        raise ValueError(f"{name} must {'be positive' if positive else 'not be negative'}, not {schedule}")
+    return entries if scheduled else entries[0]
+
+
+def values(schedule: Schedule, steps: int) -> list[float]:
+    """Return the value at each of ``steps`` steps."""
+    if not isinstance(schedule, Sequence):
+        return [schedule] * steps
+    return [schedule[min(step, len(schedule) - 1)] for step in range(steps)]
+
+
 def advance(
     slope: LogDensity,
     state: Tensor,
@@ -148,7 +170,7 @@ def advance(
     limit: float | None,
     clamp: tuple[float, float] | None,
     metric: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Moved:
     r"""Take one step :math:`z + \tfrac{s^2}{2} M g + n M^{1/2} \epsilon` per kick.
 
     ``slope`` gives g, ``kicks`` are the terms :math:`n M^{1/2} \epsilon`, ``(B, *event)`` each, and
@@ -173,6 +195,6 @@ def advance(
 
 def eager_steps(
     log_density: LogDensity, state: Tensor, noise: Tensor, drifts: list[float], *settings: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Moved:
     """Run :func:`advance` for ``noise: (steps, B, *event)`` without compilation."""
     return advance(partial(state_gradient, log_density), state, noise, drifts, *settings)

@@ -137,7 +137,8 @@ class HMC(Adaptive):
                 step = step * rows(factor, start)
             ends = self._leapfrog(log_density, state, momentum, gradient, step)
             proposal, turned, new_value, new_gradient = ends
-            log_ratio = _kinetic(momentum) - _kinetic(turned) + _difference(new_value, value)
+            old = torch.where(torch.isnan(value), -torch.inf, value)  # worse than any finite value
+            log_ratio = _kinetic(momentum) - _kinetic(turned) + (_precise(new_value) - _precise(old))
             finite = finite_rows(proposal) & finite_rows(new_gradient)
             finite = finite & torch.isfinite(new_value) & ~torch.isnan(log_ratio)
             log_ratio = torch.where(finite, log_ratio, -torch.inf)
@@ -195,11 +196,6 @@ class MALA(HMC):
 
 def _kinetic(momentum: Tensor) -> Tensor:
     return 0.5 * _precise(momentum).flatten(1).square().sum(dim=1)
-
-
-def _difference(new: Tensor, old: Tensor) -> Tensor:
-    """Return the gain in log-density; NaN at the start counts as infinitely worse than finite values."""
-    return _precise(new) - _precise(torch.where(torch.isnan(old), -torch.inf, old))
 
 
 def _precise(value: Tensor) -> Tensor:

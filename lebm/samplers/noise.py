@@ -1,9 +1,7 @@
 """Random numbers that do not depend on the distribution of a batch over processes.
 
-The rows of a batch are divided among the independent streams of a :class:`Noise` in contiguous pieces. Every
-stream is seeded from a key that names its purpose, never from a process. Training uses one stream per *noise
-shard*, a fixed piece of the global batch. Evaluation uses one stream per sample, so a score does not depend
-on other samples.
+Each stream of a :class:`Noise` is seeded from a key that names its purpose, never from a process. Training
+uses one stream per *noise shard*, a fixed piece of the global batch, and evaluation one stream per sample.
 """
 
 from __future__ import annotations
@@ -25,13 +23,10 @@ class Noise:
     """Keyed streams of standard normals and uniforms for the rows of this process.
 
     Streams are sequential, so two calls give different numbers; two objects with equal keys give equal
-    numbers. Rows ``floor(i n / k)`` to ``floor((i+1) n / k) - 1`` of a batch of ``n`` belong to stream ``i``
-    of ``k``.
+    numbers. Stream ``i`` of ``k`` has the rows ``floor(i n / k)`` to ``floor((i+1) n / k) - 1`` of ``n``.
 
     Args:
         keys: one tuple of strings and integers per stream.
-        on_host: whether numbers are drawn on the CPU and moved to the device, which is faster for many
-            streams with few rows each.
 
     Raises:
         ValueError: without keys.
@@ -44,11 +39,11 @@ class Noise:
         True
     """
 
-    def __init__(self, keys: Sequence[tuple[object, ...]], on_host: bool = False) -> None:
+    def __init__(self, keys: Sequence[tuple[object, ...]]) -> None:
         if not keys:
             raise ValueError("Noise needs at least one stream")
         self.seeds = [keyed_seed(*key) for key in keys]
-        self._on_host = on_host
+        self._on_host = False
         self._generators: list[torch.Generator] | None = None
 
     @classmethod
@@ -75,7 +70,9 @@ class Noise:
     def samples(cls, *key: object, index: Tensor | Sequence[int]) -> Noise:
         """Return one stream per sample, keyed by its ``index`` ``(B,)`` in the data set."""
         numbers = index.tolist() if isinstance(index, Tensor) else list(index)
-        return cls([(*key, "sample", int(number)) for number in numbers], on_host=True)
+        noise = cls([(*key, "sample", int(number)) for number in numbers])
+        noise._on_host = True  # which is faster for many streams with few rows each
+        return noise
 
     def _draw(
         self,

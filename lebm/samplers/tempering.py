@@ -8,9 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lebm.samplers.base import Info, LogDensity, Sampler, summarise, values_of_all
+from lebm.samplers.base import Info, LogDensity, Sampler, on_device, summarise, values_of_all
 from lebm.samplers.noise import RandomSource, uniform
-from lebm.samplers.schedules import on_device
 
 
 class ParallelTempering(Sampler):
@@ -92,26 +91,19 @@ class ParallelTempering(Sampler):
             replicas = moved.reshape(shape) * stretch
             with torch.no_grad():
                 values = values_of_all(log_density, replicas)
-                replicas, chance = self._swap(values, replicas, cold_to_hot, step % 2, generator)
-            accepted[step % 2 :: 2] += chance
+            values = torch.where(torch.isfinite(values), values, -torch.inf)
+            values = values.to(torch.promote_types(values.dtype, torch.float32))
+            colder = torch.arange(step % 2, width - 1, 2, device=values.device)
+            hotter = colder + 1
+            log_ratio = (cold_to_hot[colder] - cold_to_hot[hotter]) * (values[:, hotter] - values[:, colder])
+            log_ratio = torch.where(torch.isnan(log_ratio), -torch.inf, log_ratio)  # both of density zero
+            chance = uniform(generator, log_ratio.shape, dtype=torch.float32, device=values.device)
+            accept = chance.log() < log_ratio
+            order = torch.arange(width, device=values.device).repeat(len(values), 1)
+            order[:, colder] = torch.where(accept, hotter, colder)
+            order[:, hotter] = torch.where(accept, colder, hotter)
+            index = order.reshape(*order.shape, *[1] * (replicas.dim() - 2)).expand_as(replicas)
+            replicas = replicas.gather(1, index)
+            accepted[step % 2 :: 2] += log_ratio.clamp(max=0.0).exp().mean(dim=0)
             offers[step % 2 :: 2] += 1
         return replicas, accepted / offers.clamp_min(1)
-
-    @staticmethod
-    def _swap(
-        values: Tensor, replicas: Tensor, inverse: Tensor, parity: int, generator: RandomSource
-    ) -> tuple[Tensor, Tensor]:
-        precise = torch.promote_types(values.dtype, torch.float32)
-        values = torch.where(torch.isfinite(values), values, -torch.inf).to(precise)
-        colder = torch.arange(parity, values.shape[1] - 1, 2, device=values.device)
-        hotter = colder + 1
-        log_ratio = (inverse[colder] - inverse[hotter]) * (values[:, hotter] - values[:, colder])
-        # two replicas of density zero are not swapped
-        log_ratio = torch.where(torch.isnan(log_ratio), -torch.inf, log_ratio)
-        chance = uniform(generator, log_ratio.shape, dtype=torch.float32, device=values.device)
-        accept = chance.log() < log_ratio
-        order = torch.arange(values.shape[1], device=values.device).repeat(values.shape[0], 1)
-        order[:, colder] = torch.where(accept, hotter, colder)
-        order[:, hotter] = torch.where(accept, colder, hotter)
-        index = order.reshape(*order.shape, *[1] * (replicas.dim() - 2)).expand_as(replicas)
-        return replicas.gather(1, index), log_ratio.clamp(max=0.0).exp().mean(dim=0)

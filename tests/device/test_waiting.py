@@ -22,7 +22,7 @@ from tests.estimators import test_text_runs as sentences
 from tests.reliability.methods import KINDS, METHODS, SHAPE, model_of
 from tests.samplers.test_contract import EVENT, MAKERS, ROWS, Target
 
-NUMBERS = ("on host", "samplers.schedules.on_device")
+NUMBERS = ("on host", "samplers.base.on_device")
 """Settings that change along a chain are a few numbers, which an asynchronous copy brings to the device."""
 
 SAMPLERS = {

@@ -92,5 +92,5 @@ def test_an_energy_with_classes_is_a_mixture_of_gaussians_in_closed_form() -> No
 
 
 def test_an_energy_needs_two_classes() -> None:
-    with pytest.raises(ValueError, match="classes must be at least 2 and label_weight at least 0, not 1"):
+    with pytest.raises(ValueError, match="needs classes >= 2 and label_weight >= 0, not 1"):
         ClassEnergy(2, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lebm.models import Energy, EnergyPrior, MLPEnergy, StandardNormal
 from lebm.samplers import Langevin, Noise
-from lebm.samplers.schedules import values
+from lebm.samplers.langevin import values
 
 
 def source(seed: int = 0) -> torch.Generator:
