@@ -161,16 +161,14 @@ def _idx_files(file: Path) -> dict[str, np.ndarray]:
     for part, images in (("train", file.name), ("test", file.name.replace("train-", "t10k-"))):
         roles.setdefault(images, part)
         roles.setdefault(images.replace("images-idx3", "labels-idx1"), f"{part}_label")
-    files = {role: file.with_name(name) for name, role in roles.items()}
-    return {role: _idx(found) for role, found in files.items() if found.exists()}
-
-
-def _idx(file: Path) -> np.ndarray:
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as opened:
-        content = opened.read()
-    kind, axes = content[2], content[3]
-    shape = np.frombuffer(content, ">i4", axes, 4)
-    return np.frombuffer(content, _IDX[kind], -1, 4 + 4 * axes).reshape(shape).astype(_IDX[kind].strip(">"))
+    found = {}
+    for name, role in roles.items():
+        if (file := file.with_name(name)).exists():
+            content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            kind, axes = _IDX[content[2]], content[3]
+            values = np.frombuffer(content, kind, -1, 4 + 4 * axes).astype(kind.strip(">"))
+            found[role] = values.reshape(np.frombuffer(content, ">i4", axes, 4))
+    return found
 
 
 def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -40,9 +40,10 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         UserError: if images or samples are non-finite, outside [-1, 1], not of one or three channels, or too
             few.
     """
-    extractor = settings.extractor
-    if missing := without_features(subject, settings):
-        figures = [_reconstruction(subject, settings)]
+    extractor, missing = settings.extractor, without_features(subject, settings)
+    anomaly, error = subject.images.test.anomaly, test_scores(subject, settings)["reconstruction"]
+    figures = [Figure.mean("reconstruction_mse", error if anomaly is None else error[~anomaly], "test")]
+    if missing:
         return SuiteResult({"name": "reconstructions", "features": None}, figures, skipped=missing)
     result = SuiteResult(
         {
@@ -61,17 +62,21 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
                 "range [-1, 1], mean over pixels, channels and the normal images of the test split"
             ),
             "seed": settings.seed,
-        }
+        },
+        figures,
     )
-    result.figures.append(_reconstruction(subject, settings))
     real = real_features(subject, settings)
     fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
     name, kernel = extractor.figure, kernel_distance(real, fake, settings.seed)
     result.figures += [
         Figure.of(name, _frechet(real, fake), len(fake), settings.real_split),
         Figure.of(kernel_name(extractor), kernel, len(fake), settings.real_split),
-        *_neighbours(real, fake, settings),
     ]
+    # An equal number of real images, chosen by the seed.
+    chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
+    neighbours = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
+    method, split = "Student's t over samples, the other set fixed", settings.real_split
+    result.figures += [Figure.mean(measure, values, split, method) for measure, values in neighbours.items()]
     if has_pool(subject.model):
         pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
         pool = Figure.of(f"{name}/pool", _frechet(real, pooled), len(pooled), settings.real_split)
@@ -100,12 +105,6 @@ def without_features(subject: Subject, settings: Settings) -> str:
         raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {numbers}")
     settings.extractor.to(subject.model.device).eval()
     return ""
-
-
-def _reconstruction(subject: Subject, settings: Settings) -> Figure:
-    scores = test_scores(subject, settings)
-    anomaly, error = subject.images.test.anomaly, scores["reconstruction"]
-    return Figure.mean("reconstruction_mse", error if anomaly is None else error[~anomaly], "test")
 
 
 def real_rows(subject: Subject, settings: Settings) -> ImageRows:
@@ -202,23 +201,13 @@ def kernel_name(extractor: FeatureExtractor) -> str:
     return "kid" if extractor.figure == "fid" else extractor.figure.replace("frechet", "kernel")
 
 
-def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
-    """Return precision, recall, density and coverage of samples and an equal number of seeded real images."""
-    chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
-    rows = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
-    method = "Student's t over samples, the other set fixed"
-    return [Figure.mean(name, values, settings.real_split, method) for name, values in rows.items()]
-
-
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
     """Return ``exp`` of the mean divergence of the predicted classes from their mean, over ten parts."""
     order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(seed))
     parts = logits[order].chunk(CLASSIFIER_PARTS)
     means = [part.softmax(dim=1).mean(dim=0).log() for part in parts]
-    gains = [
-        part.softmax(dim=1) * (part.log_softmax(dim=1) - mean)
-        for part, mean in zip(parts, means, strict=True)
-    ]
+    pairs = zip(parts, means, strict=True)
+    gains = [part.softmax(dim=1) * (part.log_softmax(dim=1) - mean) for part, mean in pairs]
     scores = torch.stack([gain.sum(dim=1).mean().exp() for gain in gains])
     interval = mean_interval(scores, method=f"Student's t over {len(parts)} parts")
     return Figure.of(name, interval, len(logits), "samples")

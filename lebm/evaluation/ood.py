@@ -11,10 +11,11 @@ from torchvision.transforms.functional import gaussian_blur
 
 from lebm.data.images import open_images
 from lebm.data.rows import ImageRows, to_unit_range
+from lebm.data.splits import limited
 from lebm.errors import UserError
 from lebm.evaluation.anomaly import add_ranking
 from lebm.evaluation.context import Settings, Subject
-from lebm.evaluation.data import batches, chosen_rows, first_normal
+from lebm.evaluation.data import batches, first_normal
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import MEANINGS, score_pass
 
@@ -26,10 +27,6 @@ Change = Callable[[Tensor, torch.Generator], Tensor]
 def _shuffled(x: Tensor, generator: torch.Generator) -> Tensor:
     order = torch.rand(len(x), x[0, 0].numel(), generator=generator).argsort(dim=1)
     return x.flatten(2).gather(2, order[:, None].expand(-1, x.shape[1], -1)).reshape(x.shape)
-
-
-def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
-    return 2 * torch.rand(x.shape, generator=generator) - 1
 
 
 def _blurred(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -47,10 +44,10 @@ OUT_SETS: dict[str, tuple[str, Change]] = {
         "the same images with noise of standard deviation 0.5",
         lambda x, generator: (x + 0.5 * torch.randn(x.shape, generator=generator)).clamp(-1, 1),
     ),
-    "noise": ("uniform noise", _uniform),
+    "noise": ("uniform noise", lambda x, generator: 2 * torch.rand(x.shape, generator=generator) - 1),
     "constant": (
         "one random grey level per image",
-        lambda x, generator: _uniform(x[:, :1, :1, :1], generator).expand_as(x).clone(),
+        lambda x, generator: (2 * torch.rand(len(x), 1, 1, 1, generator=generator) - 1).expand_as(x).clone(),
     ),
 }
 """Sets made from the run's test images: description and function by name."""
@@ -67,7 +64,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         return SuiteResult({"name": "test rows against other sets"}, skipped=skipped)
     label = subject.images.held_out_label
     held_out = f"label_{label}" if isinstance(label, int) else "held_out_labels"
-    names = _names(settings.ood, {"in", *OUT_SETS, held_out})
+    names = [held_out, *_names(settings.ood, {"in", *OUT_SETS, held_out})]
     inside = first_normal(subject.images, settings.ood_images, settings.seed)
     result = SuiteResult(
         {
@@ -87,9 +84,7 @@ def ood_suite(subject: Subject, settings: Settings) -> SuiteResult:
 
     own = scored(inside, "test images", 0)
     result.protocol["scores"] = {score: MEANINGS[score] for score in own}
-    for number, (name, meaning, x) in enumerate(
-        _sets(subject, settings, inside, [held_out, *names]), start=1
-    ):
+    for number, (name, meaning, x) in enumerate(_sets(subject, settings, inside, names), 1):
         result.protocol["sets"][name] = meaning
         scores = scored(x, name, number)
         anomaly = torch.arange(len(inside) + len(x)) >= len(inside)
@@ -125,5 +120,5 @@ def _sets(
     channels, size, _ = test.image_shape
     for path, name in zip(settings.ood, names[1:], strict=True):
         found = open_images(path, image_size=size, channels=channels)
-        chosen = chosen_rows(len(found), settings.ood_images, settings.seed)
+        chosen = limited(np.arange(len(found)), settings.ood_images, settings.seed)
         yield name, f"{path} ({found.split})", to_unit_range(torch.from_numpy(found.images[chosen]))

@@ -76,11 +76,16 @@ def reopen(
         section = _elsewhere(data, section, model)
     kind, arguments = resolve(section["class_path"], trust), section["init_args"]
     if not issubclass(kind, SplitData):
-        raise UserError(
-            f"{run}: its {kind.__name__} is not a data module that can be opened again; name some with --data"
-        )
+        problem = f"its {kind.__name__} is not a data module that can be opened again"
+        raise UserError(f"{run}: {problem}; name some with --data")
     if issubclass(kind, ImageData) and model is not None:
-        arguments |= _picture_size(run, model)
+        with torch.no_grad():
+            x = model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype))
+        shape = tuple(x.shape[1:])
+        if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+            problem = f"the model makes data of shape {shape}, not square images"
+            raise UserError(f"{run}: {problem}; name a .npy or .npz file with --data")
+        arguments |= {"image_size": shape[1], "channels": shape[0]}
     module = build(section, SplitData, trust, "data")
     module.foreign = not own
     if isinstance(module, ArrayData | ImageData) or limit is not None:
@@ -109,15 +114,3 @@ def _elsewhere(data: str, section: dict[str, Any], model: LatentModel | None) ->
                 *(name, kept.pop(name), stored.get("path"), data),
             )
     return {"class_path": public_path(kind), "init_args": {**kept, "path": data}}
-
-
-@torch.no_grad()
-def _picture_size(run: Path, model: LatentModel) -> dict[str, int]:
-    z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
-    shape = tuple(model.decode(z).shape[1:])
-    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-        raise UserError(
-            f"{run}: the model makes data of shape {shape}, not square images; name a .npy or .npz file with"
-            " --data"
-        )
-    return {"image_size": shape[1], "channels": shape[0]}

@@ -93,13 +93,7 @@ class RowCollector(Metric):
             self.add_state(f"rows_{name}", [], dist_reduce_fx="cat")
 
     def update(self, **rows: Tensor) -> None:
-        """Add one tensor ``(B, *event)`` per column.
-
-        Raises:
-            UserError: if a column is missing.
-        """
-        if missing := [name for name in self.columns if name not in rows]:
-            raise UserError(f"RowCollector.update lacks the columns {', '.join(missing)}")
+        """Add one tensor ``(B, *event)`` per column."""
         for name in self.columns:
             getattr(self, f"rows_{name}").append(rows[name].detach())
 

@@ -111,36 +111,11 @@ class Budget:
     seed: int = 0
 
 
-def _trained(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
-    """Return a one-layer LSTM without latent; equal sentences ``x: (N, T)`` and budgets give equal models."""
-    if not len(x):
-        raise ValueError("a language model needs sentences for its training")
-    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(budget.seed)
-        network = RecurrentGenerator(
-            1, vocabulary_size, x.shape[1], budget.embedding, budget.hidden, dropout=budget.dropout
-        )
-        model = CategoricalLikelihood(network).to(x.device).train()
-        optimizer = torch.optim.Adam(model.parameters(), budget.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.steps)
-        generator = torch.Generator().manual_seed(budget.seed)
-        nothing = torch.zeros(budget.batch_size, 1, device=x.device)
-        for _ in range(budget.steps):
-            rows = x[torch.randint(len(x), (budget.batch_size,), generator=generator).to(x.device)].clone()
-            rows = rows[:, : int((rows != PAD).sum(dim=1).max())]
-            loss = -model.training_log_prob(rows, nothing).sum() / (rows != PAD).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
-    return model.eval().requires_grad_(False)
-
-
 def language_model_perplexity(
     learned: Tensor, judged: Tensor, vocabulary_size: int, budget: Budget | None = None
 ) -> float:
-    """Return the perplexity per token (``<eos>`` included) under a language model of other sentences.
+    """Return the perplexity per token (``<eos>`` included) under a language model of other sentences, a
+    one-layer LSTM without latent.
 
     The *forward* perplexity, of samples under a model of the data, is low for fluent samples, even if they
     are all equal. The *reverse* perplexity, of test data under a model of the samples, is low only if the
@@ -162,11 +137,32 @@ def language_model_perplexity(
         >>> language_model_perplexity(words, words[:1], 8, Budget(steps=30, hidden=8)) < 8  # of guessing
         True
     """
-    model, surprise = _trained(learned, vocabulary_size, budget or Budget()), 0.0
-    for rows in judged.split(128):
-        nothing = torch.zeros(len(rows), 1, device=rows.device)
-        with torch.no_grad():
-            surprise -= float(model.log_prob(rows, nothing).double().sum())
+    if not len(learned):
+        raise ValueError("a language model needs sentences for its training")
+    size, budget, device = vocabulary_size, budget or Budget(), learned.device
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(budget.seed)
+        widths, dropout = (budget.embedding, budget.hidden), budget.dropout
+        network = RecurrentGenerator(1, size, learned.shape[1], *widths, dropout=dropout)
+        model = CategoricalLikelihood(network).to(device).train()
+        optimizer = torch.optim.Adam(model.parameters(), budget.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.steps)
+        generator = torch.Generator().manual_seed(budget.seed)
+        nothing = torch.zeros(budget.batch_size, 1, device=device)
+        for _ in range(budget.steps):
+            chosen = torch.randint(len(learned), (budget.batch_size,), generator=generator)
+            rows = learned[chosen.to(device)].clone()
+            rows = rows[:, : int((rows != PAD).sum(dim=1).max())]
+            loss = -model.training_log_prob(rows, nothing).sum() / (rows != PAD).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+    model.eval().requires_grad_(False)
+    with torch.no_grad():
+        parts = [model.log_prob(rows, rows.new_zeros(len(rows), 1).float()) for rows in judged.split(128)]
+    surprise = -sum(float(part.double().sum()) for part in parts)
     return math.exp(surprise / max(1, int((judged != PAD).sum())))
 
 

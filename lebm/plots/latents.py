@@ -109,7 +109,10 @@ def stage_picture(
     titles = ("aggregate posterior", *priors)
     for number, (panel, title, cloud) in enumerate(zip(panels, titles, points, strict=False)):
         if number and densities is not None:
-            heat = _heat(densities[number - 1], clouds[0], limit)
+            axis = torch.linspace(-limit, limit, 120).to(clouds[0])
+            with torch.no_grad():  # the root of the density, with maximum 1, which also shows the tails
+                value = densities[number - 1](torch.cartesian_prod(axis, axis)).reshape(120, 120).T
+            heat = (0.5 * (value - value.max())).exp().cpu().numpy()
             panel.imshow(heat, extent=[-limit, limit] * 2, origin="lower", cmap="Blues")
         colour = "tab:blue" if number and not flat else "black" if number else "tab:orange"
         panel.scatter(*cloud.T.tolist(), s=3, alpha=0.5, linewidths=0, color=colour)
@@ -117,12 +120,3 @@ def stage_picture(
     for panel in panels[len(points) :]:
         panel.set_axis_off()
     return rendered(figure)
-
-
-def _heat(log_density: LogDensity, like: Tensor, limit: float, cells: int = 120) -> np.ndarray:
-    """Return the square root of the density on a grid, with maximum 1, which also shows the tails."""
-    axis = torch.linspace(-limit, limit, cells).to(like)
-    across, up = torch.meshgrid(axis, axis, indexing="xy")
-    with torch.no_grad():
-        value = log_density(torch.stack([across.flatten(), up.flatten()], dim=1)).reshape(cells, cells)
-    return (0.5 * (value - value.max())).exp().cpu().numpy()

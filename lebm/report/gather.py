@@ -105,8 +105,8 @@ def _read(record: RunRecord) -> RunRecord:
     if (folder / "metrics.csv").exists():
         with record.without(folder / "metrics.csv"):
             _read_curves(record, folder / "metrics.csv")
-        several = [name for name, points in record.curves.items() if len({step for step, _ in points}) > 1]
-        record.curves = {name: record.curves[name] for name in several}
+        curves = record.curves.items()
+        record.curves = {name: points for name, points in curves if len({step for step, _ in points}) > 1}
     for file in (folder / "samples" / "latest.txt", folder / "samples" / "test.txt"):
         if file.is_file():
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
