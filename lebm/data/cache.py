@@ -94,9 +94,12 @@ def build(
                 shape = image.shape
                 _write_header(file, 0, shape)
             elif image.shape != shape:
+                found, before = (
+                    f"{width}x{height} pixels with {channels} channel{'s' if channels > 1 else ''}"
+                    for channels, height, width in (image.shape, shape)
+                )
                 raise UserError(
-                    f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size"
-                    " and channels"
+                    f"{where}: {found}, but those before are {before}; set image_size and channels"
                 )
             brightest, deep = max(brightest, int(image.max())), deep or is_deep
             file.write(image.data)
@@ -114,26 +117,15 @@ def build(
     if any(kept.values()):
         (folder / NAMES).write_text(json.dumps(list(kept.values())))
     np.save(folder / "labels.npy", labels[list(kept)])
-    meta = {
-        "label_names": names,
-        "split": split,
-        "skipped": skipped,
-        "source": source.path,
-        "decoding": asdict(decoding),
-    }
+    meta = {"label_names": names, "split": split, "skipped": skipped}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
 
 
 def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
     """Write a ``.npy`` header; NumPy reserves space, so the final header fits over the first one."""
     file.seek(0)
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
-    )
+    content = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    np.lib.format.write_array_header_1_0(file, content)
 
 
 def _decoded(

@@ -26,7 +26,7 @@ from lebm.evaluation.data import RunImages, batches
 from lebm.evaluation.draws import sample_chunks
 from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.intervals import histogram, ranking_curves
-from lebm.evaluation.likelihood_suite import likelihood_suite
+from lebm.evaluation.marginal_likelihood import likelihood_suite
 from lebm.evaluation.ood import OUT_SETS, _names, ood_suite
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import all_scores, score_pass
