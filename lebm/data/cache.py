@@ -38,22 +38,19 @@ def columns_of(
     """Return the names of the image column and of the label column, if any; detected if not named."""
     import datasets
 
-    names = list(features)
+    names, path = list(features), source.path
     for argument, name in (("image_column", image), ("label_column", label)):
         if name is not None and name not in names:
-            raise data_error(source.path, f"no column {name!r} ({argument}); it has {', '.join(names)}")
+            raise data_error(path, f"no column {name!r} ({argument}); it has {', '.join(names)}")
     images = [name for name in names if isinstance(features[name], datasets.Image)]
     image = image or next((name for name in (*images, *IMAGE_COLUMNS) if name in names), None)
     if image is None:
-        found = ", ".join(names)
-        raise data_error(source.path, f"no image column among {found}; name it with image_column")
+        raise data_error(path, f"no image column among {', '.join(names)}; name it with image_column")
     classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
     # On the Hub, `datasets` takes the folders of the splits as classes if images are directly in them.
     folders = [name for name in classes if SPLIT_WORDS.keys() >= set(features[name].names)]
-    detected = (
-        name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image and name not in folders
-    )
-    return image, label or next(detected, None)
+    candidates = [name for name in names if name != image and name not in folders]
+    return image, label or next((name for name in (*LABEL_COLUMNS, *classes) if name in candidates), None)
 
 
 def build(
@@ -94,23 +91,18 @@ def build(
                 shape = image.shape
                 _write_header(file, 0, shape)
             elif image.shape != shape:
-                found, before = (
-                    f"{width}x{height} pixels with {channels} channel{'s' if channels > 1 else ''}"
-                    for channels, height, width in (image.shape, shape)
-                )
-                raise UserError(
-                    f"{where}: {found}, but those before are {before}; set image_size and channels"
-                )
+                sizes = [f"{w}x{h} pixels with {c} channel{'s'[: c > 1]}" for c, h, w in (image.shape, shape)]
+                problem = f"{sizes[0]}, but those before are {sizes[1]}; set image_size and channels"
+                raise UserError(f"{where}: {problem}")
             brightest, deep = max(brightest, int(image.max())), deep or is_deep
             file.write(image.data)
             kept[row] = str(Path(path)).removeprefix(f"{root}{os.sep}") if path else ""
         if shape is None:
             raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
         if decoding.white_level is None and (brightest < 64 if deep else brightest == 1):
-            raise UserError(
-                f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; set white_level"
-                " to the value of white in the files (4095 for 12 bits, 65535 for 16)"
-            )
+            hint = "set white_level to the value of white in the files (4095 for 12 bits, 65535 for 16)"
+            problem = f"{len(kept)} images: the brightest pixel would be {brightest} of 255; {hint}"
+            raise UserError(f"{of}, {problem}")
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())

@@ -35,9 +35,8 @@ def held_out_classes(
     for part, hint in (("train", "label_column"), ("test", "test_split: null")):
         split = splits.get(part)
         if split is not None and not split.has_labels:
-            raise ClassError(
-                f"{where} needs labels, but the split {split.split!r} has none; set {hint}, or {way}"
-            )
+            none = f"needs labels, but the split {split.split!r} has none"
+            raise ClassError(f"{where} {none}; set {hint}, or {way}")
     labels = np.concatenate([split.labels for split in splits.values()])
     known = np.unique(labels[labels >= 0]).tolist()
     named = {names[n]: n for n in known if n in names}

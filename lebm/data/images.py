@@ -150,14 +150,13 @@ class ImageData(SplitData):
         """Return the decoded splits: ``train``, and if present ``validation`` and ``test``."""
         known = split_names(self.path, **self._where)
         names = chosen_splits(self.path, known, self.train_split, self.test_split)
-        opened = {
-            part: open_images(self.path, name, **self._where, **self._how) for part, name in names.items()
-        }
+        how = {**self._where, **self._how}
+        opened = {part: open_images(self.path, name, **how) for part, name in names.items()}
         shapes = {cached.split: cached.images.shape[1:] for cached in opened.values()}
         if len(set(shapes.values())) > 1:
-            differ = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            hint = "set image_size and channels"
-            raise data_error(self.path, f"images differ between splits ({differ}); {hint}")
+            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            problem = f"images differ between splits ({listed}); set image_size and channels"
+            raise data_error(self.path, problem)
         return opened
 
     def setup(self, stage: str | None = None) -> None:
@@ -184,8 +183,7 @@ class ImageData(SplitData):
             "image_shape": list(self.image_shape),
             "source_splits": {part: split.split for part, split in sources.items()},
             "class_counts": {
-                name: {str(label): n for label, n in counts.items()}
-                for name, counts in self.class_counts.items()
+                part: {str(label): n for label, n in own.items()} for part, own in self.class_counts.items()
             },
             "label_names": {str(label): name for label, name in self.label_names.items()} or None,
             "skipped": sum(len(split.skipped) for split in sources.values()),
@@ -242,10 +240,9 @@ class ImageData(SplitData):
         total = len(self.train) + (0 if self.validation is None else len(self.validation))
         anomalous = None if self.test is None else self.test.anomaly
         name = "held_out_label" if self.normal_label in (None, []) else "normal_label"
-        said = [
-            f"held out: class {listed}; {0 if anomalous is None else int(anomalous.sum())} images in the test"
-            f" split, none of {total} for training (--data.init_args.{name} null trains on all classes)"
-        ]
+        where = f"{0 if anomalous is None else int(anomalous.sum())} images in the test split"
+        way = f"none of {total} for training (--data.init_args.{name} null trains on all classes)"
+        said = [f"held out: class {listed}; {where}, {way}"]
         if self.unlabelled:
             said.append(f"{self.unlabelled} images without a label are skipped: their class is unknown")
         return said

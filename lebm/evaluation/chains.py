@@ -83,9 +83,8 @@ def chain_suite(subject: Subject, settings: Settings) -> SuiteResult:
     for name, targets in (("prior", 1), ("posterior", len(x))):
         noise = Noise.samples(settings.seed, "diagnose", index=range(CHAINS))
         try:
-            chain = (
-                prior_chains(model, CHAINS, noise) if name == "prior" else posterior_chains(model, x, noise)
-            )
+            prior = name == "prior"
+            chain = prior_chains(model, CHAINS, noise) if prior else posterior_chains(model, x, noise)
         except NoChainError as reason:
             result.protocol["findings"][name] = [str(reason)]
             continue

@@ -52,9 +52,8 @@ def sample_chunks(
         x = drawn(model, count, noise, steps, pool)
         # Otherwise an extractor would resize them silently.
         if x.shape[1:] != tuple(shape):
-            raise UserError(
-                f"the model samples images of shape {tuple(x.shape[1:])}, but the data have {tuple(shape)}"
-            )
+            found = f"the model samples images of shape {tuple(x.shape[1:])}"
+            raise UserError(f"{found}, but the data have {tuple(shape)}")
         yield first, x.float().clamp(-1, 1), finite_rows(x)
 
 
@@ -80,10 +79,9 @@ def pool_latents(model: LatentModel, n: int, generator: RandomSource = None) -> 
         UserError: if the prior is not sampled by a :class:`~lebm.samplers.PersistentChains`, or its pool is
             empty.
     """
-    if not isinstance(model, PriorModel) or not has_pool(model):
+    chains, space = getattr(model, "prior_sampler", None), getattr(model, "space", None)
+    if not isinstance(model, PriorModel) or not isinstance(chains, PersistentChains) or chains.is_empty:
         raise UserError("prior_sampler has no pool of chains: train with PersistentChains")
-    chains, space = model.prior_sampler, model.space
-    assert isinstance(chains, PersistentChains)  # checked by has_pool
     with torch.inference_mode(False), torch.no_grad(), frozen(model.prior):
         start = chains.pooled(n, generator).to(model.device)
         return space.latents(chains.kernel(space.target(), start, generator))

@@ -187,9 +187,8 @@ def prior_log_z(
     """
     base = getattr(prior, "base", None)
     if not isinstance(base, Proposal):
-        raise UserError(
-            f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
-        )
+        problem = "has no base density to anneal from, so its log Z cannot be estimated"
+        raise UserError(f"{type(prior).__name__} {problem}")
     (kernel, annealing), log_density = _annealing(levels, long_run.device), prior.target()
     few = base.reference(min(128, len(long_run)), generator).detach()
     kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)
@@ -299,13 +298,10 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         result.figures.append(Figure.of(f"log_likelihood/{name}", interval, len(x), "test", **details))
         if x.dim() == 4:  # vectors have no grey levels
             # A grey level has the density at its centre times its width 1 / 127.5.
-            value, low, high = (
-                -(nats - dimensions * math.log(127.5)) / (dimensions * math.log(2))
-                for nats in (interval.value, interval.high, interval.low)
-            )
-            bits = Interval(value, low, high, interval.method)
-            name = f"bits_per_dimension/{name}"
-            result.figures.append(Figure.of(name, bits, len(x), "test", dimensions=dimensions))
+            ends = (interval.value, interval.high, interval.low)
+            bits = [-(nats - dimensions * math.log(127.5)) / (dimensions * math.log(2)) for nats in ends]
+            name, bound = f"bits_per_dimension/{name}", Interval(*bits, method)
+            result.figures.append(Figure.of(name, bound, len(x), "test", dimensions=dimensions))
     sample: Any = getattr(model.likelihood, "sample", None)
     if sample is not None:  # bounds from both sides on samples of the model, whose latents are known
         z = long_run(model, min(len(x), 32), noise("simulated")).detach()

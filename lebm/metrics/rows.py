@@ -62,9 +62,8 @@ class NonFinite(Metric):
         """
         count, first = (int(value) for value in self.compute())
         if count:
-            raise UserError(
-                f"{what}: {count} non-finite (NaN or infinite), the first at index {first}; {advice}"
-            )
+            found = f"{count} non-finite (NaN or infinite), the first at index {first}"
+            raise UserError(f"{what}: {found}; {advice}")
 
 
 class RowCollector(Metric):
@@ -114,8 +113,6 @@ class RowCollector(Metric):
         index = columns["index"][order]
         repeated = index[1:][index[1:] == index[:-1]]
         if repeated.numel():
-            raise UserError(
-                f"sample {int(repeated[0])} was evaluated twice; set trainer.use_distributed_sampler to false"
-                " and let the data module cut the batches"
-            )
+            hint = "set trainer.use_distributed_sampler to false and let the data module cut the batches"
+            raise UserError(f"sample {int(repeated[0])} was evaluated twice; {hint}")
         return {name: column[order] for name, column in columns.items()}

@@ -47,43 +47,35 @@ class SentenceLikelihood(Metric):
     """
 
     full_state_update = False
-    total: Tensor
-    variance: Tensor
-    sentences: Tensor
-    tokens: Tensor
+    sums: Tensor  # of estimates, of their squared errors, of sentences and of tokens
     worst: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         zero = torch.zeros((), dtype=torch.float64)
         self.log_z = LogZ(zero, zero, zero, zero)  # the constant of a normalised prior
-        for name in ("total", "variance", "sentences", "tokens"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
 
     def update(self, estimate: LogZ, tokens: Tensor) -> None:
         """Add unnormalised estimates ``(B,)`` with intervals, and the tokens per sentence ``(B,)``."""
         error = (estimate.high - estimate.low) / (2 * QUANTILE)
-        self.total = self.total + estimate.estimate.sum().to(self.total)
-        self.variance = self.variance + error.square().sum().to(self.variance)
-        self.sentences = self.sentences + estimate.estimate.numel()
-        self.tokens = self.tokens + tokens.sum().to(self.tokens)
+        parts = estimate.estimate.sum(), error.square().sum(), torch.tensor(len(tokens)), tokens.sum()
+        self.sums = self.sums + torch.stack([part.to(self.sums) for part in parts])
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and
         ``least_ess`` over sentences.
         """
-        log_z = self.log_z
-        middle = log_z.estimate.to(self.total) - self.total / self.sentences
-        half = QUANTILE * self.variance.sqrt() / self.sentences
-        below = (log_z.estimate - log_z.low).clamp_min(0).to(self.total)
-        above = (log_z.high - log_z.estimate).clamp_min(0).to(self.total)
+        log_z, (total, variance, sentences, tokens) = self.log_z, self.sums
+        middle = log_z.estimate.to(total) - total / sentences
+        half = QUANTILE * variance.sqrt() / sentences
+        below = (log_z.estimate - log_z.low).clamp_min(0).to(total)
+        above = (log_z.high - log_z.estimate).clamp_min(0).to(total)
         nll = {"nll": middle, "nll_low": middle - half - below, "nll_high": middle + half + above}
-        per_token = self.sentences / self.tokens
-        perplexity = {
-            name.replace("nll", "perplexity"): (value * per_token).exp() for name, value in nll.items()
-        }
+        values = {name: (value * (sentences / tokens)).exp() for name, value in nll.items()}
+        perplexity = {name.replace("nll", "perplexity"): value for name, value in values.items()}
         constant = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
         return {**nll, **perplexity, "least_ess": self.worst, **constant}
 
@@ -122,13 +114,10 @@ def language_model_perplexity(
     samples cover the data.
 
     Args:
-        learned: training sentences ``(N, T)``.
+        learned: training sentences ``(N, T)``, N at least 1.
         judged: evaluated sentences ``(M, T)``.
         vocabulary_size: number of tokens.
         budget: size and training of the language model.
-
-    Raises:
-        ValueError: without training sentences.
 
     Example:
         >>> import torch
@@ -137,8 +126,6 @@ def language_model_perplexity(
         >>> language_model_perplexity(words, words[:1], 8, Budget(steps=30, hidden=8)) < 8  # of guessing
         True
     """
-    if not len(learned):
-        raise ValueError("a language model needs sentences for its training")
     size, budget, device = vocabulary_size, budget or Budget(), learned.device
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(budget.seed)

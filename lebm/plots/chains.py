@@ -62,8 +62,7 @@ def draw_chains(path: Path, name: str, trace: Trace, short_run: int) -> None:
     correlation = autocorrelation(trace.settled.flatten(2).cpu(), max_lag=len(trace.settled) // 2)
     axes[1, 2].plot(time[: len(correlation)], correlation[:, : min(20, correlation.shape[1])], lw=0.7)
     axes[1, 2].set(title="autocorrelation of 20 coordinates", xlabel="transition")
-    figure.suptitle(
-        f"{name} chains; dotted: the {short_run} transitions of training; black: mean of all chains"
-    )
+    dotted = f"the {short_run} transitions of training"
+    figure.suptitle(f"{name} chains; dotted: {dotted}; black: mean of all chains")
     figure.tight_layout()
     write_png(path, rendered(figure))

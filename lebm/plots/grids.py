@@ -51,14 +51,11 @@ def captioned_grid(images: Sequence[Tensor], captions: Sequence[str], columns: i
     Args:
         images: one or more sets ``(B, C, H, W)`` in [-1, 1]; images with the same row number are side by
             side.
-        captions: one caption per row number.
+        captions: B captions, one per row number; B is at least 1.
         columns: captions per row of the picture, at least 1.
 
     Returns:
         Picture ``(height, width, 3)`` of ``uint8``.
-
-    Raises:
-        ValueError: for sets of different sizes, or without images.
 
     Example:
         >>> import torch
@@ -66,8 +63,6 @@ def captioned_grid(images: Sequence[Tensor], captions: Sequence[str], columns: i
         >>> captioned_grid([torch.zeros(3, 1, 28, 28)], ["1.5", "2.5", "3.5"], columns=3).shape
         (138, 360, 3)
     """
-    if not captions or any(len(part) != len(captions) for part in images):
-        raise ValueError("every caption needs one image of each set, and there must be at least one")
     scale = max(1, -(-_WIDTH // images[0].shape[-1]))
     shown = [torch.cat([part[row].expand(3, -1, -1) for part in images], 2) for row in range(len(captions))]
     tiles = [image_grid(image[None], 1).repeat(scale, 0).repeat(scale, 1) for image in shown]
@@ -110,9 +105,8 @@ def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
         (62, 92, 3)
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.shape[0]:
-        raise ValueError(
-            f"a picture needs images of shape (B, 1 or 3, H, W) with B at least 1, not {tuple(x.shape)}"
-        )
+        wanted = "images of shape (B, 1 or 3, H, W) with B at least 1"
+        raise ValueError(f"a picture needs {wanted}, not {tuple(x.shape)}")
     if columns < 1:
         raise ValueError(f"columns must be at least 1, not {columns}")
     x = x.detach().cpu().float()
