@@ -115,10 +115,8 @@ def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
         return {}
     model = subject.model
     data = batches(some_rows(rows, settings.seed), settings.batch_size, model.device)
-    parts = (
-        combined_parts(model, batch["x"], generator=model.sample_noise("encode", batch["index"]))
-        for batch in data
-    )
+    rng = model.sample_noise
+    parts = (combined_parts(model, b["x"], generator=rng("encode", b["index"])) for b in data)
     return gathered(parts, "training images")
 
 
@@ -213,10 +211,8 @@ def _names(paths: Sequence[str], taken: set[str]) -> list[str]:
     """Return the last part of each path, or the whole path if the last part is not unique."""
     paths = [path.rstrip("/") for path in paths]
     last = [path.rsplit("/", 1)[-1] for path in paths]
-    names = [
-        path if part in taken or last.count(part) > 1 else part
-        for path, part in zip(paths, last, strict=True)
-    ]
+    unclear = {part for part in last if part in taken or last.count(part) > 1}
+    names = [path if part in unclear else part for path, part in zip(paths, last, strict=True)]
     if clash := [name for name in names if names.count(name) > 1 or name in taken]:
         raise UserError(f"--ood {clash[0]} is the name of another set; write it once, or as ./{clash[0]}")
     return names

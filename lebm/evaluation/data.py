@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lebm.data.classes import ClassError
-from lebm.data.images import ImageData
+from lebm.data.images import ClassError, ImageData
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
 from lebm.data.splits import limited

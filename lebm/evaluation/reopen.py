@@ -15,7 +15,7 @@ from lebm.checkpoint import is_model_file
 from lebm.checkpoint.rebuild import build, resolve
 from lebm.component import public_path
 from lebm.data import ArrayData, ImageData, SplitData, TextData
-from lebm.data.classes import HELD_OUT, by_number
+from lebm.data.images import HELD_OUT, by_number
 from lebm.data.sources import is_own
 from lebm.data.survey import ARRAYS
 from lebm.errors import UserError
