@@ -137,12 +137,9 @@ class ImageData(SplitData):
     )
     ordering = ("sizes", "batch_size", "seed", "flip", "drop_last")
 
-    image_shape: tuple[int, ...]
     train: ImageRows
     validation: ImageRows | None
     test: ImageRows | None
-    class_counts: dict[str, dict[int, int]]
-    label_names: dict[int, str]
     held_out_label: Any  # as given; after setup a number, or a list of numbers
 
     def __init__(
@@ -179,17 +176,16 @@ class ImageData(SplitData):
         check_size("validation_size", validation_size)
         if num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
-        decoding = Decoding(image_size, channels, crop, white_level)  # rejects impossible values
+        self._decoding = Decoding(image_size, channels, crop, white_level)  # rejects impossible values
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         if held_out_label not in (None, []) and normal_label not in (None, []):
             raise ValueError("held_out_label and normal_label exclude each other; set one of them to null")
         self.held_out_label, self.normal_label = held_out_label, normal_label
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
-        self._where: dict[str, Any] = {"config_name": config_name, "revision": revision}
-        self._where["cache_dir"] = cache_dir
-        self._how: dict[str, Any] = asdict(decoding)
-        self._how |= {"image_column": image_column, "label_column": label_column, "on_error": on_error}
+        self._where: Any = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
+        self._how: Any = {"image_column": image_column, "label_column": label_column, "on_error": on_error}
+        self._how |= asdict(self._decoding)
         self.validation_size, self.anomaly_split = validation_size, anomaly_split
         self.limit_train, self.limit_eval = limit_train, limit_eval
 
@@ -232,7 +228,7 @@ class ImageData(SplitData):
         }
         self._used = {
             **{name: self._where[name] for name in ("config_name", "revision")},
-            **{name: self._how[name] for name in ("image_size", "channels", "crop", "white_level")},
+            **asdict(self._decoding),
             "image_shape": list(self.image_shape),
             "source_splits": {part: split.split for part, split in sources.items()},
             "class_counts": {

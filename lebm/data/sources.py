@@ -245,10 +245,9 @@ class Reader:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             problem = f"cannot be read: {reason}"
             if not self.source.files:
-                problem = (
-                    f"no such folder, and it could not be downloaded from the Hugging Face Hub ({reason})"
-                )
-                problem += "; name a local folder with --data or --data.init_args.path"
+                hub = f"it could not be downloaded from the Hugging Face Hub ({reason})"
+                way = "name a local folder with --data or --data.init_args.path"
+                problem = f"no such folder, and {hub}; {way}"
             raise data_error(self.source.path, problem) from error
 
 

@@ -115,8 +115,10 @@ def _normal_scores(subject: Subject, settings: Settings) -> dict[str, Tensor]:
         return {}
     model = subject.model
     data = batches(some_rows(rows, settings.seed), settings.batch_size, model.device)
-    rng = model.sample_noise
-    parts = (combined_parts(model, b["x"], generator=rng("encode", b["index"])) for b in data)
+    parts = (
+        combined_parts(model, batch["x"], generator=model.sample_noise("encode", batch["index"]))
+        for batch in data
+    )
     return gathered(parts, "training images")
 
 
