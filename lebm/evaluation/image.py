@@ -16,9 +16,9 @@ from lebm.data.rows import ImageRows
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, Revises
 from lebm.evaluation.anomaly import test_scores
+from lebm.evaluation.chains import CHUNK, has_pool, sample_chunks
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
-from lebm.evaluation.draws import CHUNK, has_pool, sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError

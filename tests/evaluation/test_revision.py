@@ -82,7 +82,7 @@ def test_the_suite_scores_networks_and_revisions_apart(run: Path) -> None:
     assert result.protocol["image_steps"] == {"generator": 0, "revised": 2}
     real, drawn = FlatFeatures(2)(x).double(), []
     with torch.no_grad():
-        from lebm.evaluation.draws import sample_chunks
+        from lebm.evaluation.chains import sample_chunks
 
         drawn = [
             FlatFeatures(2)(
