@@ -158,7 +158,7 @@ class SplitData(LightningDataModule, Component):
 
     def _training_sampler(self, **sharing: int) -> ShardedBatchSampler:
         """Return the sampler of ``train``, whose order depends on ``seed`` and epoch."""
-        order = {"shuffle": True, "drop_last": self.drop_last, "seed": self.seed}
+        order: dict[str, Any] = {"shuffle": True, "drop_last": self.drop_last, "seed": self.seed}
         return ShardedBatchSampler(len(self.train), self.batch_size, **order, **sharing)
 
     def train_dataloader(self) -> BatchLoader:

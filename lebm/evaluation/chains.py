@@ -201,9 +201,10 @@ def pool_latents(model: LatentModel, n: int, generator: RandomSource = None) -> 
         UserError: if the prior is not sampled by a :class:`~lebm.samplers.PersistentChains`, or its pool is
             empty.
     """
-    chains, space = getattr(model, "prior_sampler", None), getattr(model, "space", None)
-    if not isinstance(model, PriorModel) or not isinstance(chains, PersistentChains) or chains.is_empty:
+    if not isinstance(model, PriorModel) or not has_pool(model):
         raise UserError("prior_sampler has no pool of chains: train with PersistentChains")
+    chains: Any = model.prior_sampler
+    space = model.space
     with torch.inference_mode(False), torch.no_grad(), frozen(model.prior):
         start = chains.pooled(n, generator).to(model.device)
         return space.latents(chains.kernel(space.target(), start, generator))

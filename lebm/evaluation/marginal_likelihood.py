@@ -300,8 +300,8 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
             # A grey level has the density at its centre times its width 1 / 127.5.
             ends = (interval.value, interval.high, interval.low)
             bits = [-(nats - dimensions * math.log(127.5)) / (dimensions * math.log(2)) for nats in ends]
-            name, bound = f"bits_per_dimension/{name}", Interval(*bits, method)
-            result.figures.append(Figure.of(name, bound, len(x), "test", dimensions=dimensions))
+            name, interval = f"bits_per_dimension/{name}", Interval(bits[0], bits[1], bits[2], method)
+            result.figures.append(Figure.of(name, interval, len(x), "test", dimensions=dimensions))
     sample: Any = getattr(model.likelihood, "sample", None)
     if sample is not None:  # bounds from both sides on samples of the model, whose latents are known
         z = long_run(model, min(len(x), 32), noise("simulated")).detach()
