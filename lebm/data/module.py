@@ -158,8 +158,8 @@ class SplitData(LightningDataModule, Component):
 
     def _training_sampler(self, **sharing: int) -> ShardedBatchSampler:
         """Return the sampler of ``train``, whose order depends on ``seed`` and epoch."""
-        order: dict[str, Any] = {"shuffle": True, "drop_last": self.drop_last, "seed": self.seed}
-        return ShardedBatchSampler(len(self.train), self.batch_size, **order, **sharing)
+        order: Any = {"shuffle": True, "drop_last": self.drop_last, "seed": self.seed, **sharing}
+        return ShardedBatchSampler(len(self.train), self.batch_size, **order)
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of ``batch_size`` rows over all processes.
