@@ -152,7 +152,13 @@ def labels_of(
     if (others and (named or labelled)) or (named and not labelled):
         found = f"class labels in {labelled} of {len(values)} rows only" if labelled else "no class labels"
         raise UserError(f"{where} {found} (whole numbers or strings); set label_column")
-    every = (name for other in reader.split_names() for name in _names(reader, other, column))
+    every: list[str] = []
+    for other in map(reader.split, reader.split_names()):
+        feature = other.features.get(column)
+        if getattr(feature, "dtype", None) in ("string", "large_string"):
+            every += sorted(word for word in other.unique(column) if word)
+        else:
+            every += getattr(feature, "names", None) or []
     names = list(dict.fromkeys(every))
     numbers: dict[Any, int] = {name: number for number, name in enumerate(names)}
     own = getattr(data.features[column], "names", None) or []
@@ -165,15 +171,6 @@ def labels_of(
                 raise UserError(f"{where} the number {value}, which is not one of the classes ({listed})")
             labels[row] = numbers.get(value, value)
     return labels, names or None if (labels >= 0).any() else None
-
-
-def _names(reader: Reader, split: str, column: str) -> list[str]:
-    """Return the class names of a column of a split; empty for numbers and without the column."""
-    data = reader.split(split)
-    feature = data.features.get(column)
-    if getattr(feature, "dtype", None) in ("string", "large_string"):
-        return sorted(word for word in data.unique(column) if word)
-    return list(getattr(feature, "names", None) or [])
 
 
 @dataclass(frozen=True)
@@ -271,8 +268,16 @@ def open_images(
         columns = image_column, label_column
         with _writing(folder):
             if _load(folder) is None:  # another process may have made it meanwhile
-                with _replaced_folder(folder) as unfinished, reading(source, unfinished) as reader:
-                    build(unfinished, reader, split, columns, decoding, on_error)
+                unfinished = folder.with_name(f".{folder.name}.unfinished")
+                remove_folder(unfinished)  # of a killed process, because this process holds the lock
+                unfinished.mkdir(exist_ok=True)
+                try:
+                    with reading(source, unfinished) as reader:
+                        build(unfinished, reader, split, columns, decoding, on_error)
+                    remove_folder(folder)  # an existing folder is damaged
+                    os.rename(unfinished, folder)
+                finally:
+                    remove_folder(unfinished)
         cached = _load(folder)
     assert cached is not None
     if cached.skipped and on_error == "fail":
@@ -306,20 +311,6 @@ def _load(folder: Path) -> CachedImages | None:
         return CachedImages(images=images, labels=labels, folder=folder, **found)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-
-
-@contextlib.contextmanager
-def _replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, which replaces ``folder`` at the end of the block."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    remove_folder(unfinished)  # this process holds the lock, so the folder is from a killed process
-    unfinished.mkdir(exist_ok=True)
-    try:
-        yield unfinished
-        remove_folder(folder)  # an existing folder is damaged
-        os.rename(unfinished, folder)
-    finally:
-        remove_folder(unfinished)
 
 
 @contextlib.contextmanager
