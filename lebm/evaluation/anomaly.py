@@ -136,9 +136,6 @@ def _scores_of(subject: Subject, settings: Settings, rows: ImageRows, name: str)
     return {score: values[positions] for score, values in scores.items()}
 
 
-Change = Callable[[Tensor, torch.Generator], Tensor]
-
-
 def _shuffled(x: Tensor, generator: torch.Generator) -> Tensor:
     order = torch.rand(len(x), x[0, 0].numel(), generator=generator).argsort(dim=1)
     return x.flatten(2).gather(2, order[:, None].expand(-1, x.shape[1], -1)).reshape(x.shape)
@@ -149,7 +146,7 @@ def _blurred(x: Tensor, generator: torch.Generator) -> Tensor:
     return gaussian_blur(x, [side, side], [2.0, 2.0])
 
 
-OUT_SETS: dict[str, tuple[str, Change]] = {
+OUT_SETS: dict[str, tuple[str, Callable[[Tensor, torch.Generator], Tensor]]] = {
     "inverted": ("the same images with dark and light exchanged", lambda x, generator: -x),
     "rotated": ("the same images turned by a quarter", lambda x, generator: x.rot90(1, (2, 3))),
     "upside_down": ("the same images upside down", lambda x, generator: x.flip(2)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lebm.metrics.rows import finite_rows
 from lebm.plots.grids import rendered, write_png
+from lebm.samplers.base import LogDensity
 from lebm.samplers.diagnostics import autocorrelation, split_rhat
 from lebm.samplers.trace import Trace
 
@@ -74,9 +75,6 @@ def projection(basis: Tensor, *clouds: Tensor) -> list[Tensor]:
     axes = torch.linalg.svd(basis - centre, full_matrices=False).Vh[:2]
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
     return [(cloud - centre) @ (axes * largest.sign()).T for cloud in clouds]
-
-
-LogDensity = Callable[[Tensor], Tensor]
 
 
 def stage_picture(
