@@ -77,7 +77,10 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
 
     It is for smooth functions of means, such as a Fréchet distance. The 95% interval (Student's t) covers the
     noise of this number of samples, but not the bias due to the number. ``statistic`` is a function from the
-    numbers of some of the g ``blocks``, at least 2 and of about equal size, to the value for their samples.
+    numbers of some of the g ``blocks``, of about equal size, to the value for their samples.
+
+    Raises:
+        ValueError: for fewer than two blocks.
     """
     everything = range(blocks)
     value = statistic(list(everything))

@@ -92,7 +92,11 @@ class RowCollector(Metric):
             self.add_state(f"rows_{name}", [], dist_reduce_fx="cat")
 
     def update(self, **rows: Tensor) -> None:
-        """Add one tensor ``(B, *event)`` per column."""
+        """Add one tensor ``(B, *event)`` per column.
+
+        Raises:
+            UserError: if a column is missing.
+        """
         for name in self.columns:
             getattr(self, f"rows_{name}").append(rows[name].detach())
 

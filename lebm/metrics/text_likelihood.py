@@ -106,18 +106,20 @@ class Budget:
 def language_model_perplexity(
     learned: Tensor, judged: Tensor, vocabulary_size: int, budget: Budget | None = None
 ) -> float:
-    """Return the perplexity per token (``<eos>`` included) under a language model of other sentences, a
-    one-layer LSTM without latent.
+    """Return the perplexity per token (``<eos>`` included) under a language model of other sentences.
 
     The *forward* perplexity, of samples under a model of the data, is low for fluent samples, even if they
     are all equal. The *reverse* perplexity, of test data under a model of the samples, is low only if the
     samples cover the data.
 
     Args:
-        learned: training sentences ``(N, T)``, N at least 1.
+        learned: training sentences ``(N, T)``.
         judged: evaluated sentences ``(M, T)``.
         vocabulary_size: number of tokens.
         budget: size and training of the language model.
+
+    Raises:
+        ValueError: without training sentences.
 
     Example:
         >>> import torch

@@ -51,11 +51,14 @@ def captioned_grid(images: Sequence[Tensor], captions: Sequence[str], columns: i
     Args:
         images: one or more sets ``(B, C, H, W)`` in [-1, 1]; images with the same row number are side by
             side.
-        captions: B captions, one per row number; B is at least 1.
+        captions: one caption per row number.
         columns: captions per row of the picture, at least 1.
 
     Returns:
         Picture ``(height, width, 3)`` of ``uint8``.
+
+    Raises:
+        ValueError: for sets of different sizes, or without images.
 
     Example:
         >>> import torch
