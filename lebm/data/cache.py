@@ -100,9 +100,10 @@ def build(
         if shape is None:
             raise UserError(f"{of}: {skipped[0] if skipped else 'no rows'}")
         if decoding.white_level is None and (brightest < 64 if deep else brightest == 1):
-            hint = "set white_level to the value of white in the files (4095 for 12 bits, 65535 for 16)"
-            problem = f"{len(kept)} images: the brightest pixel would be {brightest} of 255; {hint}"
-            raise UserError(f"{of}, {problem}")
+            raise UserError(
+                f"{of}, {len(kept)} images: the brightest pixel would be {brightest} of 255; set white_level"
+                " to the value of white in the files (4095 for 12 bits, 65535 for 16)"
+            )
         _write_header(file, len(kept), shape)
         file.flush()
         os.fsync(file.fileno())

@@ -65,8 +65,10 @@ class SplitData(LightningDataModule, Component):
         Raises:
             UserError: if the split does not exist, or a derived class does not define this method.
         """
-        problem = "does not list its rows; define rows(split, limit) in it, or name other data with --data"
-        raise UserError(f"{type(self).__name__} {problem}")
+        raise UserError(
+            f"{type(self).__name__} does not list its rows; define rows(split, limit) in it, or name other"
+            " data with --data"
+        )
 
     def rows_of(self, part: str) -> Rows:
         """Return the rows of the split ``train``, ``validation`` or ``test`` of this module.
@@ -111,9 +113,11 @@ class SplitData(LightningDataModule, Component):
             rows = {**rows, "train": np.setdiff1d(rows["train"], own), part: own}
         if not len(rows["train"]):
             listed = "".join(f"{part}_size {size}, " for part, (size, _) in missing.items())
-            hint = f"use --data.init_args.{next(iter(missing), 'validation')}_size 0.1 for a tenth"
-            none = f"no training {self.noun} are left ({listed}of {count} {self.noun}{without})"
-            raise data_error(self.path, f"{none}; {hint}")
+            raise data_error(
+                self.path,
+                f"no training {self.noun} are left ({listed}of {count} {self.noun}{without}); use"
+                f" --data.init_args.{next(iter(missing), 'validation')}_size 0.1 for a tenth",
+            )
         limits = {"train": self.limit_train, "validation": self.limit_eval, "test": self.limit_eval}
         return {
             part: limited(rows[part], limits[part], self.seed) for part in PARTS if len(rows.get(part, ()))
@@ -172,17 +176,20 @@ class SplitData(LightningDataModule, Component):
         """
         sharing = self._sharing()
         if self.batch_size % sharing["world_size"]:
-            wanted = f"must be a multiple of their number, {sharing['world_size']}"
-            raise UserError(f"batch_size {self.batch_size} is over all processes, and {wanted}")
+            raise UserError(
+                f"batch_size {self.batch_size} is over all processes, and must be a multiple of their number,"
+                f" {sharing['world_size']}"
+            )
         self.check_batch_size()
         return BatchLoader(self.train, self._training_sampler(**sharing), self._position, self.num_workers)
 
     def check_batch_size(self) -> None:
         """Reject a training split that does not fill one batch; :meth:`setup` must have been called."""
         if self.batch_size > len(self.train):
-            rows, hint = len(self.train), f"use at most --data.init_args.batch_size {len(self.train)}"
-            larger = f"batch_size {self.batch_size} is larger than the {rows} training {self.noun}"
-            raise UserError(f"{larger} of {self.path!r}; {hint}")
+            raise UserError(
+                f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of"
+                f" {self.path!r}; use at most --data.init_args.batch_size {len(self.train)}"
+            )
 
     def evaluation_dataloader(self, dataset: Any) -> BatchLoader:
         """Return all rows of a split in order, for metrics of a whole split, also of the training split.

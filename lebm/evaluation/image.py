@@ -117,8 +117,10 @@ def real_rows(subject: Subject, settings: Settings) -> ImageRows:
     if settings.real_split != "train":
         return normal_rows(subject.images)
     if subject.images.train is None:
-        problem = "the training images are not known, so samples cannot be compared with them"
-        raise UserError(f"{problem}; add --real-split test")
+        raise UserError(
+            "the training images are not known, so samples cannot be compared with them; add"
+            " --real-split test"
+        )
     return subject.images.train
 
 
@@ -134,8 +136,10 @@ def sample_batches(subject: Subject, settings: Settings, pool: bool = False) -> 
     chunks = sample_chunks(subject.model, settings.n_samples, settings.seed, shape, CHUNK, steps, pool)
     for first, x, finite in chunks:
         if not bool(finite.all()):
-            which = f"{int((~finite).sum())} of the samples {first} to {first + len(x) - 1}"
-            raise UserError(f"{which} are not finite; see lebm diagnose")
+            raise UserError(
+                f"{int((~finite).sum())} of the samples {first} to {first + len(x) - 1} are not finite; see"
+                " lebm diagnose"
+            )
         yield x
 
 
@@ -145,11 +149,13 @@ def check_images(x: Tensor, what: str) -> None:
     Their shape must be ``(B, 1 or 3, H, W)``, and their pixels finite and in [-1, 1].
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3):
-        problem = f"are not images of 1 or 3 channels but {tuple(x.shape)}"
-        raise UserError(f"a distance between images: {what} {problem}")
+        raise UserError(
+            f"a distance between images: {what} are not images of 1 or 3 channels but {tuple(x.shape)}"
+        )
     if not bool(torch.isfinite(x).all()) or bool((x.abs() > 1 + _SLACK).any()):
-        problem = "must be finite and in [-1, 1]; scale them in the data module"
-        raise UserError(f"a distance between images: {what} {problem}")
+        raise UserError(
+            f"a distance between images: {what} must be finite and in [-1, 1]; scale them in the data module"
+        )
 
 
 def feature_rows(

@@ -187,8 +187,9 @@ def prior_log_z(
     """
     base = getattr(prior, "base", None)
     if not isinstance(base, Proposal):
-        problem = "has no base density to anneal from, so its log Z cannot be estimated"
-        raise UserError(f"{type(prior).__name__} {problem}")
+        raise UserError(
+            f"{type(prior).__name__} has no base density to anneal from, so its log Z cannot be estimated"
+        )
     (kernel, annealing), log_density = _annealing(levels, long_run.device), prior.target()
     few = base.reference(min(128, len(long_run)), generator).detach()
     kernel.warm_up(log_density, few, generator, steps=100, across_processes=False)

@@ -76,8 +76,9 @@ def reopen(
         section = _elsewhere(data, section, model)
     kind, arguments = resolve(section["class_path"], trust), section["init_args"]
     if not issubclass(kind, SplitData):
-        problem = f"its {kind.__name__} is not a data module that can be opened again"
-        raise UserError(f"{run}: {problem}; name some with --data")
+        raise UserError(
+            f"{run}: its {kind.__name__} is not a data module that can be opened again; name some with --data"
+        )
     if issubclass(kind, ImageData) and model is not None:
         with torch.no_grad():
             x = model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype))

@@ -117,6 +117,8 @@ class RowCollector(Metric):
         index = columns["index"][order]
         repeated = index[1:][index[1:] == index[:-1]]
         if repeated.numel():
-            hint = "set trainer.use_distributed_sampler to false and let the data module cut the batches"
-            raise UserError(f"sample {int(repeated[0])} was evaluated twice; {hint}")
+            raise UserError(
+                f"sample {int(repeated[0])} was evaluated twice; set trainer.use_distributed_sampler to false"
+                " and let the data module cut the batches"
+            )
         return {name: column[order] for name, column in columns.items()}

@@ -108,8 +108,9 @@ def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
         (62, 92, 3)
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.shape[0]:
-        wanted = "images of shape (B, 1 or 3, H, W) with B at least 1"
-        raise ValueError(f"a picture needs {wanted}, not {tuple(x.shape)}")
+        raise ValueError(
+            f"a picture needs images of shape (B, 1 or 3, H, W) with B at least 1, not {tuple(x.shape)}"
+        )
     if columns < 1:
         raise ValueError(f"columns must be at least 1, not {columns}")
     x = x.detach().cpu().float()
