@@ -32,8 +32,8 @@ from torch.utils.data import Subset
 
 import lebm
 from lebm.density_ratio import Training, logistic
+from lebm.evaluation.chains import has_pool, pool_latents
 from lebm.evaluation.data import RunImages, batches, some_rows
-from lebm.evaluation.draws import has_pool, pool_latents
 from lebm.evaluation.reopen import reopen
 from lebm.evaluation.scores import combined, score_pass
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, at_least, data_of, log, whole_split
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.draws import CHUNK, sample_chunks
+from lebm.evaluation.chains import CHUNK, sample_chunks
 from lebm.evaluation.image import check_images
 from lebm.metrics import frechet
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError, InceptionFeatures

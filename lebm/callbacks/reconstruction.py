@@ -14,7 +14,7 @@ from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, at_least,
 from lebm.callbacks.publish import publish_image
 from lebm.data.splits import spread_rows
 from lebm.estimators.latent_model import LatentModel
-from lebm.evaluation.revision import reconstructions_after
+from lebm.evaluation.image import reconstructions_after
 from lebm.metrics.reconstruction import SSIM_WINDOW, squared_error_rows
 from lebm.metrics.rows import NonFinite, RowCollector, finite_rows
 from lebm.plots.grids import pair_grid

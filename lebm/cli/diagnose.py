@@ -34,7 +34,7 @@ def diagnose(argv: list[str]) -> None:
 
 def _diagnose(name: str, run: Opened, folder: Path) -> dict[str, Any]:
     from lebm.evaluation.chains import NoChainError, long_chains, posterior_chains, prior_chains
-    from lebm.plots.chains import draw_chains
+    from lebm.plots import draw_chains
     from lebm.samplers.noise import Noise
 
     chains = run.chosen.chains

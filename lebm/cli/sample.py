@@ -78,7 +78,7 @@ def _drawn(run: Opened) -> Tensor:
     import torch
 
     from lebm.estimators.prior_model import PriorModel
-    from lebm.evaluation.draws import drawn
+    from lebm.evaluation.chains import drawn
     from lebm.samplers.noise import Noise
 
     chosen, model, pool = run.chosen, run.model, run.chosen.start == "pool"

@@ -100,9 +100,8 @@ class ArrayData(SplitData):
         arrays = {name: np.asarray(named[name]) for name in named if not name.endswith(("name", "names"))}
         known = [*PARTS, *(f"{part}_label" for part in PARTS)]
         if "train" not in arrays or not set(known).issuperset(arrays):
-            raise data_error(
-                self.path, f"holds {', '.join(arrays)}; expected train, and optionally {', '.join(known[1:])}"
-            )
+            expected = f"expected train, and optionally {', '.join(known[1:])}"
+            raise data_error(self.path, f"holds {', '.join(arrays)}; {expected}")
         sources = {part: self._array(arrays, part) for part in PARTS if part in arrays}
         shapes = {part: source.image_shape for part, source in sources.items()}
         if len(set(shapes.values())) > 1:
@@ -129,10 +128,8 @@ class ArrayData(SplitData):
         if values.ndim == 3:
             values = values[:, None]
         if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not values.size:
-            raise UserError(
-                f"{where}: must hold numbers of shape (N, d), (N, H, W) or (N, C, H, W), not {values.dtype}"
-                f" of shape {values.shape}"
-            )
+            expected = "must hold numbers of shape (N, d), (N, H, W) or (N, C, H, W)"
+            raise UserError(f"{where}: {expected}, not {values.dtype} of shape {values.shape}")
         if values.ndim == 4 and values.dtype == np.uint8:
             x = to_unit_range(torch.from_numpy(values))
         else:
@@ -141,9 +138,8 @@ class ArrayData(SplitData):
             raise UserError(f"{where}: must hold finite numbers, and images must be in [-1, 1] or uint8")
         label = arrays.get(f"{name}_label", np.full(len(x), -1))
         if label.shape != x.shape[:1] or label.dtype.kind not in "iub":
-            raise UserError(
-                f"{where}: its labels are {label.dtype} of shape {label.shape}, not {len(x)} whole numbers"
-            )
+            found = f"its labels are {label.dtype} of shape {label.shape}"
+            raise UserError(f"{where}: {found}, not {len(x)} whole numbers")
         return ImageRows([x.numpy()], label.astype(np.int64), np.arange(len(x)))
 
     def rows(self, split: str | None = None, limit: int | None = None) -> Rows:
@@ -161,16 +157,14 @@ def _idx_files(file: Path) -> dict[str, np.ndarray]:
     for part, images in (("train", file.name), ("test", file.name.replace("train-", "t10k-"))):
         roles.setdefault(images, part)
         roles.setdefault(images.replace("images-idx3", "labels-idx1"), f"{part}_label")
-    files = {role: file.with_name(name) for name, role in roles.items()}
-    return {role: _idx(found) for role, found in files.items() if found.exists()}
-
-
-def _idx(file: Path) -> np.ndarray:
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as opened:
-        content = opened.read()
-    kind, axes = content[2], content[3]
-    shape = np.frombuffer(content, ">i4", axes, 4)
-    return np.frombuffer(content, _IDX[kind], -1, 4 + 4 * axes).reshape(shape).astype(_IDX[kind].strip(">"))
+    found = {}
+    for name, role in roles.items():
+        if (file := file.with_name(name)).exists():
+            content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            kind, axes = _IDX[content[2]], content[3]
+            values = np.frombuffer(content, kind, -1, 4 + 4 * axes).astype(kind.strip(">"))
+            found[role] = values.reshape(np.frombuffer(content, ">i4", axes, 4))
+    return found
 
 
 def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

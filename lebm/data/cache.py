@@ -38,22 +38,19 @@ def columns_of(
     """Return the names of the image column and of the label column, if any; detected if not named."""
     import datasets
 
-    names = list(features)
+    names, path = list(features), source.path
     for argument, name in (("image_column", image), ("label_column", label)):
         if name is not None and name not in names:
-            raise data_error(source.path, f"no column {name!r} ({argument}); it has {', '.join(names)}")
+            raise data_error(path, f"no column {name!r} ({argument}); it has {', '.join(names)}")
     images = [name for name in names if isinstance(features[name], datasets.Image)]
     image = image or next((name for name in (*images, *IMAGE_COLUMNS) if name in names), None)
     if image is None:
-        found = ", ".join(names)
-        raise data_error(source.path, f"no image column among {found}; name it with image_column")
+        raise data_error(path, f"no image column among {', '.join(names)}; name it with image_column")
     classes = [name for name in names if isinstance(features[name], datasets.ClassLabel)]
     # On the Hub, `datasets` takes the folders of the splits as classes if images are directly in them.
     folders = [name for name in classes if SPLIT_WORDS.keys() >= set(features[name].names)]
-    detected = (
-        name for name in (*LABEL_COLUMNS, *classes) if name in names and name != image and name not in folders
-    )
-    return image, label or next(detected, None)
+    candidates = [name for name in names if name != image and name not in folders]
+    return image, label or next((name for name in (*LABEL_COLUMNS, *classes) if name in candidates), None)
 
 
 def build(
@@ -94,10 +91,9 @@ def build(
                 shape = image.shape
                 _write_header(file, 0, shape)
             elif image.shape != shape:
-                raise UserError(
-                    f"{where}: {_shape(image.shape)}, but those before are {_shape(shape)}; set image_size"
-                    " and channels"
-                )
+                sizes = [f"{w}x{h} pixels with {c} channel{'s'[: c > 1]}" for c, h, w in (image.shape, shape)]
+                problem = f"{sizes[0]}, but those before are {sizes[1]}; set image_size and channels"
+                raise UserError(f"{where}: {problem}")
             brightest, deep = max(brightest, int(image.max())), deep or is_deep
             file.write(image.data)
             kept[row] = str(Path(path)).removeprefix(f"{root}{os.sep}") if path else ""
@@ -114,26 +110,15 @@ def build(
     if any(kept.values()):
         (folder / NAMES).write_text(json.dumps(list(kept.values())))
     np.save(folder / "labels.npy", labels[list(kept)])
-    meta = {
-        "label_names": names,
-        "split": split,
-        "skipped": skipped,
-        "source": source.path,
-        "decoding": asdict(decoding),
-    }
+    meta = {"label_names": names, "split": split, "skipped": skipped}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
 
 
 def _write_header(file: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
     """Write a ``.npy`` header; NumPy reserves space, so the final header fits over the first one."""
     file.seek(0)
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
-    )
+    content = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    np.lib.format.write_array_header_1_0(file, content)
 
 
 def _decoded(
@@ -168,7 +153,13 @@ def labels_of(
     if (others and (named or labelled)) or (named and not labelled):
         found = f"class labels in {labelled} of {len(values)} rows only" if labelled else "no class labels"
         raise UserError(f"{where} {found} (whole numbers or strings); set label_column")
-    every = (name for other in reader.split_names() for name in _names(reader, other, column))
+    every: list[str] = []
+    for other in map(reader.split, reader.split_names()):
+        feature = other.features.get(column)
+        if getattr(feature, "dtype", None) in ("string", "large_string"):
+            every += sorted(word for word in other.unique(column) if word)
+        else:
+            every += getattr(feature, "names", None) or []
     names = list(dict.fromkeys(every))
     numbers: dict[Any, int] = {name: number for number, name in enumerate(names)}
     own = getattr(data.features[column], "names", None) or []
@@ -181,15 +172,6 @@ def labels_of(
                 raise UserError(f"{where} the number {value}, which is not one of the classes ({listed})")
             labels[row] = numbers.get(value, value)
     return labels, names or None if (labels >= 0).any() else None
-
-
-def _names(reader: Reader, split: str, column: str) -> list[str]:
-    """Return the class names of a column of a split; empty for numbers and without the column."""
-    data = reader.split(split)
-    feature = data.features.get(column)
-    if getattr(feature, "dtype", None) in ("string", "large_string"):
-        return sorted(word for word in data.unique(column) if word)
-    return list(getattr(feature, "names", None) or [])
 
 
 @dataclass(frozen=True)
@@ -287,8 +269,16 @@ def open_images(
         columns = image_column, label_column
         with _writing(folder):
             if _load(folder) is None:  # another process may have made it meanwhile
-                with _replaced_folder(folder) as unfinished, reading(source, unfinished) as reader:
-                    build(unfinished, reader, split, columns, decoding, on_error)
+                unfinished = folder.with_name(f".{folder.name}.unfinished")
+                remove_folder(unfinished)  # of a killed process, because this process holds the lock
+                unfinished.mkdir(exist_ok=True)
+                try:
+                    with reading(source, unfinished) as reader:
+                        build(unfinished, reader, split, columns, decoding, on_error)
+                    remove_folder(folder)  # an existing folder is damaged
+                    os.rename(unfinished, folder)
+                finally:
+                    remove_folder(unfinished)
         cached = _load(folder)
     assert cached is not None
     if cached.skipped and on_error == "fail":
@@ -322,20 +312,6 @@ def _load(folder: Path) -> CachedImages | None:
         return CachedImages(images=images, labels=labels, folder=folder, **found)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-
-
-@contextlib.contextmanager
-def _replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, which replaces ``folder`` at the end of the block."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    remove_folder(unfinished)  # this process holds the lock, so the folder is from a killed process
-    unfinished.mkdir(exist_ok=True)
-    try:
-        yield unfinished
-        remove_folder(folder)  # an existing folder is damaged
-        os.rename(unfinished, folder)
-    finally:
-        remove_folder(unfinished)
 
 
 @contextlib.contextmanager

@@ -68,8 +68,7 @@ class Decoding:
                 size = f"{image.width}x{image.height}"
                 raise UndecodableError(f"the crop box {self.crop} reaches outside its {size} pixels")
             image = image.crop(self.crop)
-        deep = image.mode[0] in "IF"
-        image = self._eight_bit(image, deep)
+        image, deep = self._eight_bit(image)
         if self.channels is not None:
             image = image.convert("L" if self.channels == 1 else "RGB")
         if self.image_size is not None:
@@ -80,12 +79,17 @@ class Decoding:
         array = np.asarray(image, dtype=np.uint8)
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)), deep
 
-    def _eight_bit(self, image: Image.Image, deep: bool) -> Image.Image:
+    def _eight_bit(self, image: Image.Image) -> tuple[Image.Image, bool]:
         """Return mode ``L`` for grey images and ``RGB`` for others; Pillow reads 8 bits of 16-bit colours."""
+        deep = image.mode[0] in "IF"
         if image.mode == "F" and self.white_level is None:
             raise UndecodableError("its pixels are floating-point numbers of unknown range: set white_level")
         if not deep:
-            image = _opaque(image)
+            mode = "L" if image.mode in GREY_MODES else "RGB"
+            if image.has_transparency_data:  # on white
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert(mode)
         white = self.white_level or 65535 if deep else min(self.white_level or 255, 255)
         pixels = np.asarray(image)
         low, high = float(pixels.min()), float(pixels.max())
@@ -93,7 +97,7 @@ class Decoding:
             raise UndecodableError(f"its pixels are {low:g} to {high:g}, not 0 to {white:g}; set white_level")
         if white != 255:
             image = Image.fromarray((pixels.astype(np.float64) * 255 / white).astype(np.uint8))
-        return image
+        return image, deep
 
 
 def content_of(item: Mapping[str, Any] | None) -> bytes | str | None:
@@ -115,12 +119,3 @@ def _opened(content: bytes | str | None) -> Image.Image:
     if content is None or content == b"":
         raise UndecodableError("it is empty")
     return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """Return mode ``L`` or ``RGB``, with transparent pixels on white."""
-    mode = "L" if image.mode in GREY_MODES else "RGB"
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -12,13 +12,66 @@ import torch
 from torch import Tensor
 
 from lebm.data.cache import CachedImages, open_images, split_names
-from lebm.data.classes import class_words, held_out_classes
 from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
 from lebm.data.splits import check_counts, check_size, chosen_splits, held_out_rows, is_normal
-from lebm.errors import data_error
+from lebm.errors import UserError, data_error, one_line
+
+Labels = int | str | list[int | str] | None
+HELD_OUT = ("held_out_label", "normal_label")
+"""The arguments of :class:`~lebm.data.images.ImageData` that hold out classes."""
+
+
+class ClassError(UserError):
+    """An error for a held-out class that the data do not have."""
+
+
+def held_out_classes(
+    path: str, splits: Mapping[str, CachedImages], names: Mapping[int, str], anomalous: Labels, normal: Labels
+) -> list[int]:
+    """Return the numbers of the held-out classes in ascending order; empty if both arguments are.
+
+    These are the ``anomalous`` classes, or all except the ``normal`` classes. A name takes precedence over a
+    number: if the classes are called ``"1"``, ``"10"`` and ``"2"``, the class 2 is the last one.
+    """
+    of_normal = anomalous in (None, [])
+    wanted, name = (normal, "normal_label") if of_normal else (anomalous, "held_out_label")
+    if wanted is None or wanted == []:
+        return []
+    where, way = f"data path {path!r}: {name}", f"--data.init_args.{name} null holds out no class"
+    for part, hint in (("train", "label_column"), ("test", "test_split: null")):
+        split = splits.get(part)
+        if split is not None and not split.has_labels:
+            none = f"needs labels, but the split {split.split!r} has none"
+            raise ClassError(f"{where} {none}; set {hint}, or {way}")
+    labels = np.concatenate([split.labels for split in splits.values()])
+    known = np.unique(labels[labels >= 0]).tolist()
+    named = {names[n]: n for n in known if n in names}
+    digits = {str(int(name)): n for name, n in named.items() if name.isdecimal()}  # "007" counts as 7
+    numbers = {str(n): n for n in known} | digits | named
+    chosen = wanted if isinstance(wanted, list) else [wanted]
+    for label in chosen:
+        if str(label) not in numbers:
+            listed = ", ".join(class_words(n, names, "{} ({})") for n in known[:50])
+            raise ClassError(f"{where} {label} does not exist; the labels are {listed}; {way}")
+    found = {numbers[str(label)] for label in chosen}
+    held_out = [n for n in known if (n in found) != of_normal]
+    if not held_out:
+        raise UserError(f"{where} {wanted}: the data have no other class; {way}")
+    return held_out
+
+
+def by_number(labels: Any) -> bool:
+    """Return whether a class is given by number, which may be another class in other data."""
+    return any(isinstance(label, int) for label in (labels if isinstance(labels, list) else [labels]))
+
+
+def class_words(number: int, names: Mapping[int, str], both: str = "{} ({!r})") -> str:
+    """Return a class in words: its number, and its name if it differs."""
+    name = names.get(number, str(number))
+    return str(number) if name == str(number) else one_line(both.format(number, name))
 
 
 class ImageData(SplitData):
@@ -84,12 +137,9 @@ class ImageData(SplitData):
     )
     ordering = ("sizes", "batch_size", "seed", "flip", "drop_last")
 
-    image_shape: tuple[int, ...]
     train: ImageRows
     validation: ImageRows | None
     test: ImageRows | None
-    class_counts: dict[str, dict[int, int]]
-    label_names: dict[int, str]
     held_out_label: Any  # as given; after setup a number, or a list of numbers
 
     def __init__(
@@ -126,17 +176,16 @@ class ImageData(SplitData):
         check_size("validation_size", validation_size)
         if num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
-        decoding = Decoding(image_size, channels, crop, white_level)  # rejects impossible values
+        self._decoding = Decoding(image_size, channels, crop, white_level)  # rejects impossible values
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         if held_out_label not in (None, []) and normal_label not in (None, []):
             raise ValueError("held_out_label and normal_label exclude each other; set one of them to null")
         self.held_out_label, self.normal_label = held_out_label, normal_label
         self.seed, self.flip, self.drop_last, self.num_workers = seed, flip, drop_last, num_workers
-        self._where: dict[str, Any] = {"config_name": config_name, "revision": revision}
-        self._where["cache_dir"] = cache_dir
-        self._how: dict[str, Any] = asdict(decoding)
-        self._how |= {"image_column": image_column, "label_column": label_column, "on_error": on_error}
+        self._where: Any = {"config_name": config_name, "revision": revision, "cache_dir": cache_dir}
+        self._how: Any = {"image_column": image_column, "label_column": label_column, "on_error": on_error}
+        self._how |= asdict(self._decoding)
         self.validation_size, self.anomaly_split = validation_size, anomaly_split
         self.limit_train, self.limit_eval = limit_train, limit_eval
 
@@ -150,14 +199,13 @@ class ImageData(SplitData):
         """Return the decoded splits: ``train``, and if present ``validation`` and ``test``."""
         known = split_names(self.path, **self._where)
         names = chosen_splits(self.path, known, self.train_split, self.test_split)
-        opened = {
-            part: open_images(self.path, name, **self._where, **self._how) for part, name in names.items()
-        }
+        how = {**self._where, **self._how}
+        opened = {part: open_images(self.path, name, **how) for part, name in names.items()}
         shapes = {cached.split: cached.images.shape[1:] for cached in opened.values()}
         if len(set(shapes.values())) > 1:
-            differ = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            hint = "set image_size and channels"
-            raise data_error(self.path, f"images differ between splits ({differ}); {hint}")
+            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            problem = f"images differ between splits ({listed}); set image_size and channels"
+            raise data_error(self.path, problem)
         return opened
 
     def setup(self, stage: str | None = None) -> None:
@@ -180,12 +228,11 @@ class ImageData(SplitData):
         }
         self._used = {
             **{name: self._where[name] for name in ("config_name", "revision")},
-            **{name: self._how[name] for name in ("image_size", "channels", "crop", "white_level")},
+            **asdict(self._decoding),
             "image_shape": list(self.image_shape),
             "source_splits": {part: split.split for part, split in sources.items()},
             "class_counts": {
-                name: {str(label): n for label, n in counts.items()}
-                for name, counts in self.class_counts.items()
+                part: {str(label): n for label, n in own.items()} for part, own in self.class_counts.items()
             },
             "label_names": {str(label): name for label, name in self.label_names.items()} or None,
             "skipped": sum(len(split.skipped) for split in sources.values()),
@@ -242,10 +289,9 @@ class ImageData(SplitData):
         total = len(self.train) + (0 if self.validation is None else len(self.validation))
         anomalous = None if self.test is None else self.test.anomaly
         name = "held_out_label" if self.normal_label in (None, []) else "normal_label"
-        said = [
-            f"held out: class {listed}; {0 if anomalous is None else int(anomalous.sum())} images in the test"
-            f" split, none of {total} for training (--data.init_args.{name} null trains on all classes)"
-        ]
+        where = f"{0 if anomalous is None else int(anomalous.sum())} images in the test split"
+        way = f"none of {total} for training (--data.init_args.{name} null trains on all classes)"
+        said = [f"held out: class {listed}; {where}, {way}"]
         if self.unlabelled:
             said.append(f"{self.unlabelled} images without a label are skipped: their class is unknown")
         return said

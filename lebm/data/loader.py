@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_convert
 
 from lebm.samplers.noise import keyed_seed
 
@@ -127,7 +127,7 @@ class BatchLoader:
         else:
             # Without a generator each epoch would draw from the global generator of torch.
             generator = torch.Generator().manual_seed(0)
-            workers = {"num_workers": self.num_workers, "collate_fn": _as_it_is, "generator": generator}
+            workers = {"num_workers": self.num_workers, "collate_fn": default_convert, "generator": generator}
             yield from DataLoader(self.dataset, batch_sampler=rows, **workers)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, int]:
@@ -136,7 +136,3 @@ class BatchLoader:
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Do nothing; see :meth:`state_dict`."""
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

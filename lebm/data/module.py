@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lebm.component import Component
 from lebm.data.loader import BatchLoader, ShardedBatchSampler
 from lebm.data.rows import Rows
-from lebm.data.splits import PARTS, carve, limited, size_in_rows
+from lebm.data.splits import PARTS, limited, size_in_rows
 from lebm.errors import UserError, data_error
 
 
@@ -79,8 +79,8 @@ class SplitData(LightningDataModule, Component):
         self.setup()  # type: ignore[call-arg]
         rows = getattr(self, part)
         if rows is None:
-            hint = f"train one with --data.init_args.{part}_size 0.1"
-            raise data_error(self.path, f"the run has no {part} split; {hint}")
+            way = f"train one with --data.init_args.{part}_size 0.1"
+            raise data_error(self.path, f"the run has no {part} split; {way}")
         return Rows(rows, f"{self.path} ({part})", np.arange(len(rows)))
 
     def describe_split(self) -> dict[str, Any]:
@@ -109,8 +109,8 @@ class SplitData(LightningDataModule, Component):
         sizes = {"test": (self.test_size, self.seed), "validation": (self.validation_size, validation_seed)}
         missing = {part: given for part, given in sizes.items() if given[0] and part not in rows}
         for part, (size, seed) in missing.items():
-            kept, own = carve(rows["train"], size_in_rows(size, count), seed)
-            rows = {**rows, "train": kept, part: own}
+            own = limited(rows["train"], size_in_rows(size, count), seed)
+            rows = {**rows, "train": np.setdiff1d(rows["train"], own), part: own}
         if not len(rows["train"]):
             listed = "".join(f"{part}_size {size}, " for part, (size, _) in missing.items())
             raise data_error(
@@ -139,16 +139,11 @@ class SplitData(LightningDataModule, Component):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn if the interrupted run read its data in another way."""
         now = self.state_dict()
-        changed = [
-            f"{name} {state_dict[name]} -> {now[name]}"
-            for name in now
-            if state_dict.get(name, now[name]) != now[name]
-        ]
+        changed = [name for name in now if state_dict.get(name, now[name]) != now[name]]
         if changed:
-            rank_zero_warn(
-                "the checkpoint was written with other data, so the run will not continue exactly:"
-                f" {', '.join(changed)}"
-            )
+            listed = ", ".join(f"{name} {state_dict[name]} -> {now[name]}" for name in changed)
+            problem = "the checkpoint was written with other data, so the run will not continue exactly"
+            rank_zero_warn(f"{problem}: {listed}")
 
     # Loading
 
@@ -167,14 +162,8 @@ class SplitData(LightningDataModule, Component):
 
     def _training_sampler(self, **sharing: int) -> ShardedBatchSampler:
         """Return the sampler of ``train``, whose order depends on ``seed`` and epoch."""
-        return ShardedBatchSampler(
-            len(self.train),
-            self.batch_size,
-            shuffle=True,
-            drop_last=self.drop_last,
-            seed=self.seed,
-            **sharing,
-        )
+        order: Any = {"shuffle": True, "drop_last": self.drop_last, "seed": self.seed, **sharing}
+        return ShardedBatchSampler(len(self.train), self.batch_size, **order)
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of ``batch_size`` rows over all processes.
@@ -211,9 +200,7 @@ class SplitData(LightningDataModule, Component):
         sharing = self._sharing()
         rows, processes = len(dataset), sharing["world_size"]
         if rows < processes:
-            raise UserError(
-                f"{rows} {self.noun} of {self.path!r} cannot be evaluated by {processes} processes"
-            )
+            raise data_error(self.path, f"{rows} {self.noun} cannot be evaluated by {processes} processes")
         sampler = ShardedBatchSampler(rows, max(self.eval_batch_size, processes), **sharing)  # type: ignore[arg-type]
         return BatchLoader(dataset, sampler, num_workers=self.num_workers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -122,9 +123,7 @@ class TextRows(Dataset):
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
         self.lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         self._starts = np.concatenate([[0], self.lengths.cumsum()])
-        self._tokens = np.fromiter(
-            (token for row in rows for token in row), dtype=np.int32, count=int(self._starts[-1])
-        )
+        self._tokens = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(self._starts[-1]))
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -243,13 +243,12 @@ class Reader:
             while error.__cause__ is not None and isinstance(error.__cause__, Exception):
                 error = error.__cause__  # DatasetGenerationError hides the reason in its cause
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            if self.source.files:
-                raise data_error(self.source.path, f"cannot be read: {reason}") from error
-            raise data_error(
-                self.source.path,
-                f"no such folder, and it could not be downloaded from the Hugging Face Hub ({reason}); name a"
-                " local folder with --data or --data.init_args.path",
-            ) from error
+            problem = f"cannot be read: {reason}"
+            if not self.source.files:
+                hub = f"it could not be downloaded from the Hugging Face Hub ({reason})"
+                way = "name a local folder with --data or --data.init_args.path"
+                problem = f"no such folder, and {hub}; {way}"
+            raise data_error(self.source.path, problem) from error
 
 
 @contextlib.contextmanager

@@ -62,12 +62,6 @@ def size_in_rows(size: int | float, rows: int) -> int:
     return size if isinstance(size, int) else max(1, round(size * rows))
 
 
-def carve(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows without ``n`` of them, chosen by a seeded permutation, and those; both ascending."""
-    shuffled = _permutation(rows, seed)
-    return np.sort(shuffled[n:]), np.sort(shuffled[:n])
-
-
 def is_normal(labels: np.ndarray, held_out: Sequence[int]) -> np.ndarray:
     """Return the flags of the rows that are not of a held-out class, ``(N,)``.
 

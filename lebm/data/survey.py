@@ -63,10 +63,8 @@ class Survey:
 
 def survey(path: str) -> Survey:
     """Return the facts about images, or about a file of arrays as for :class:`~lebm.data.ArrayData`."""
-    return _of_arrays(path) if path.lower().endswith(ARRAYS) else _of_images(path)
-
-
-def _of_arrays(path: str) -> Survey:
+    if not path.lower().endswith(ARRAYS):
+        return _of_images(path)
     data = ArrayData(path, batch_size=1)
     data.setup()
     return Survey(

@@ -13,7 +13,7 @@ import numpy as np
 from lebm.data.loader import ShardedBatchSampler
 from lebm.data.module import SplitData
 from lebm.data.rows import LengthBatchSampler, Rows, TextRows
-from lebm.data.sources import Source, find_source, reading
+from lebm.data.sources import find_source, reading
 from lebm.data.splits import VALIDATION_SPLITS, check_counts, check_size, chosen_splits, existing_split
 from lebm.errors import UserError, data_error
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
@@ -88,7 +88,16 @@ def open_text(
             lines = list(file)
     else:
         where, first = f"{path} ({split}): row", 0
-        lines = _column(find_source(path, config_name, revision), split, text_column)
+        with reading(find_source(path, config_name, revision)) as reader:
+            table = reader.split(split)
+            column = text_column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
+            if column not in table.column_names:
+                missing = f"no text column {column!r} found" if column else "no text column found"
+                known = ", ".join(table.column_names)
+                raise data_error(path, f"{missing}; set text_column to one of {known}")
+            lines = ["" if value is None else value for value in table[column][:]]
+        if not all(isinstance(value, str) for value in lines):
+            raise data_error(path, f"the column {column!r} does not hold text; set text_column")
     found: dict[int, str] = {}  # sentences by row
     for row, line in enumerate(lines):
         if not _NOT_UTF8.search(line):
@@ -115,20 +124,6 @@ def _text_files(path: str) -> dict[str, Path]:
         wanted = "neither train.txt, validation.txt and test.txt nor parquet files"
         raise data_error(path, f"the folder has {wanted}")
     return files
-
-
-def _column(source: Source, split: str, column: str | None) -> list[str]:
-    with reading(source) as reader:
-        table = reader.split(split)
-        column = column or next((name for name in TEXT_COLUMNS if name in table.column_names), None)
-        if column not in table.column_names:
-            missing = f"no text column {column!r} found" if column else "no text column found"
-            known = ", ".join(table.column_names)
-            raise data_error(source.path, f"{missing}; set text_column to one of {known}")
-        values = ["" if value is None else value for value in table[column][:]]
-    if not all(isinstance(value, str) for value in values):
-        raise data_error(source.path, f"the column {column!r} does not hold text; set text_column")
-    return values
 
 
 class TextData(SplitData):
@@ -249,9 +244,8 @@ class TextData(SplitData):
             part: [sentences.get(part, sentences["train"]).texts[row] for row in rows]
             for part, rows in kept.items()
         }
-        self.vocabulary = self.vocabulary or Vocabulary.learn(
-            texts["train"], self.vocabulary_size, self.tokenizer, self.lowercase
-        )
+        how = self.vocabulary_size, self.tokenizer, self.lowercase
+        self.vocabulary = self.vocabulary or Vocabulary.learn(texts["train"], *how)
         encoded = {part: self.vocabulary.encode(lines, self.max_length) for part, lines in texts.items()}
         splits = {part: TextRows(rows) for part, rows in encoded.items()}
         self.train, self.validation, self.test = splits["train"], splits.get("validation"), splits.get("test")

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lebm.data.classes import ClassError
-from lebm.data.images import ImageData
+from lebm.data.images import ClassError, ImageData
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
+from lebm.data.splits import limited
 from lebm.errors import data_error
 from lebm.metrics.anomaly import FEWEST_NORMAL
 
 log = logging.getLogger("lebm.evaluation")
 
-__all__ = ["RunImages", "batches", "chosen_rows", "first_normal", "normal_rows", "some_rows", "training_rows"]
+__all__ = ["RunImages", "batches", "first_normal", "normal_rows", "some_rows", "training_rows"]
 
 
 @dataclass(frozen=True)
@@ -65,23 +65,17 @@ class RunImages:
             module.setup()  # type: ignore[call-arg]
         if module.test is None:
             raise data_error(module.path, "there is no test split")
-        train, splits = None if module.foreign else module.train, _protocols(module)
+        train = None if module.foreign else module.train
+        splits: dict[str, ImageRows] = {}
+        if isinstance(module, ImageData) and module.train.held_out:
+            # A limit chooses rows of the run's own protocol.
+            names = ("lebm", "official") if module.limit_eval is None else (module.anomaly_split,)
+            splits = {name: rows for name in names if (rows := module.test_of(name)) is not None}
         trained = [] if train is None else train.rows
         unseen = {name: rows.subset(~np.isin(rows.rows, trained)) for name, rows in splits.items()}
         sizes = {name: len(rows) for name, rows in splits.items()}
         held_out = getattr(module, "held_out_label", None)
         return cls(train, module.test, unseen, sizes, held_out)
-
-
-def _protocols(module: SplitData) -> dict[str, ImageRows]:
-    """Return the test split of both protocols of a held-out label; with a limit, only the run's protocol."""
-    if not isinstance(module, ImageData) or not module.train.held_out:
-        return {}
-    if module.limit_eval is not None:
-        assert module.test is not None  # checked by the caller
-        return {module.anomaly_split: module.test}
-    splits = {name: module.test_of(name) for name in ("lebm", "official")}
-    return {name: rows for name, rows in splits.items() if rows is not None}
 
 
 def normal_rows(images: RunImages) -> ImageRows:
@@ -90,15 +84,10 @@ def normal_rows(images: RunImages) -> ImageRows:
     return images.test if anomaly is None else images.test.subset(~anomaly.numpy())
 
 
-def chosen_rows(count: int, n: int, seed: int) -> np.ndarray:
-    """Return the first ``n`` of a seeded permutation of ``count`` rows, sorted, ``(min(n, count),)``."""
-    return np.sort(np.random.RandomState(seed).permutation(count)[:n])
-
-
 def first_normal(images: RunImages, n: int, seed: int) -> Tensor:
-    """Return :func:`chosen_rows` of :func:`normal_rows`: images ``(n, C, H, W)`` in [-1, 1]."""
+    """Return ``n`` of :func:`normal_rows` chosen by a seed: images ``(n, C, H, W)`` in [-1, 1]."""
     normal = normal_rows(images)
-    return normal.observations(chosen_rows(len(normal), n, seed))
+    return normal.observations(limited(np.arange(len(normal)), n, seed))
 
 
 def some_rows(rows: ImageRows, seed: int, n: int = 5000) -> ImageRows:

@@ -1,8 +1,10 @@
-"""The image suite: reconstructions, and samples compared with real images in a feature space."""
+"""The suites ``image`` and ``revision``: reconstructions, and samples against real images by features."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,21 +14,24 @@ from torchmetrics.image.kid import poly_mmd
 from lebm.component import describe
 from lebm.data.rows import ImageRows
 from lebm.errors import UserError
+from lebm.estimators.latent_model import LatentModel, Revises
 from lebm.evaluation.anomaly import test_scores
+from lebm.evaluation.chains import CHUNK, has_pool, sample_chunks
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import batches, normal_rows
-from lebm.evaluation.draws import CHUNK, has_pool, sample_chunks
 from lebm.evaluation.intervals import Interval, jackknife_interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.features import FeatureExtractor, FeaturesUnavailableError
 from lebm.metrics.frechet import frechet_distance, neighbour_rows
+from lebm.metrics.reconstruction import reconstruction_rows
 
-__all__ = ["check_images", "image_suite", "kernel_distance"]
+__all__ = ["check_images", "image_suite", "kernel_distance", "reconstructions_after", "revision_suite"]
 
 BLOCKS = 20
 KERNEL_SUBSET = 1000
 NEIGHBOURS = 5
 CLASSIFIER_PARTS = 10
+SETS = 5  # sets of samples of the revision suite
 _SLACK = 1e-3  # larger than the rounding of half precision
 
 
@@ -40,9 +45,10 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
         UserError: if images or samples are non-finite, outside [-1, 1], not of one or three channels, or too
             few.
     """
-    extractor = settings.extractor
-    if missing := without_features(subject, settings):
-        figures = [_reconstruction(subject, settings)]
+    extractor, missing = settings.extractor, without_features(subject, settings)
+    anomaly, error = subject.images.test.anomaly, test_scores(subject, settings)["reconstruction"]
+    figures = [Figure.mean("reconstruction_mse", error if anomaly is None else error[~anomaly], "test")]
+    if missing:
         return SuiteResult({"name": "reconstructions", "features": None}, figures, skipped=missing)
     result = SuiteResult(
         {
@@ -61,17 +67,21 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
                 "range [-1, 1], mean over pixels, channels and the normal images of the test split"
             ),
             "seed": settings.seed,
-        }
+        },
+        figures,
     )
-    result.figures.append(_reconstruction(subject, settings))
     real = real_features(subject, settings)
     fake, logits = feature_rows(extractor, sample_batches(subject, settings), "samples")
     name, kernel = extractor.figure, kernel_distance(real, fake, settings.seed)
     result.figures += [
         Figure.of(name, _frechet(real, fake), len(fake), settings.real_split),
         Figure.of(kernel_name(extractor), kernel, len(fake), settings.real_split),
-        *_neighbours(real, fake, settings),
     ]
+    # An equal number of real images, chosen by the seed.
+    chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
+    neighbours = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
+    method, split = "Student's t over samples, the other set fixed", settings.real_split
+    result.figures += [Figure.mean(measure, values, split, method) for measure, values in neighbours.items()]
     if has_pool(subject.model):
         pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")
         pool = Figure.of(f"{name}/pool", _frechet(real, pooled), len(pooled), settings.real_split)
@@ -100,12 +110,6 @@ def without_features(subject: Subject, settings: Settings) -> str:
         raise UserError(f"distances need at least {BLOCKS} samples and {BLOCKS} real images, not {numbers}")
     settings.extractor.to(subject.model.device).eval()
     return ""
-
-
-def _reconstruction(subject: Subject, settings: Settings) -> Figure:
-    scores = test_scores(subject, settings)
-    anomaly, error = subject.images.test.anomaly, scores["reconstruction"]
-    return Figure.mean("reconstruction_mse", error if anomaly is None else error[~anomaly], "test")
 
 
 def real_rows(subject: Subject, settings: Settings) -> ImageRows:
@@ -202,23 +206,97 @@ def kernel_name(extractor: FeatureExtractor) -> str:
     return "kid" if extractor.figure == "fid" else extractor.figure.replace("frechet", "kernel")
 
 
-def _neighbours(real: Tensor, fake: Tensor, settings: Settings) -> list[Figure]:
-    """Return precision, recall, density and coverage of samples and an equal number of seeded real images."""
-    chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
-    rows = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
-    method = "Student's t over samples, the other set fixed"
-    return [Figure.mean(name, values, settings.real_split, method) for name, values in rows.items()]
-
-
 def _classifier(logits: Tensor, seed: int, name: str) -> Figure:
     """Return ``exp`` of the mean divergence of the predicted classes from their mean, over ten parts."""
     order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(seed))
     parts = logits[order].chunk(CLASSIFIER_PARTS)
     means = [part.softmax(dim=1).mean(dim=0).log() for part in parts]
-    gains = [
-        part.softmax(dim=1) * (part.log_softmax(dim=1) - mean)
-        for part, mean in zip(parts, means, strict=True)
-    ]
+    pairs = zip(parts, means, strict=True)
+    gains = [part.softmax(dim=1) * (part.log_softmax(dim=1) - mean) for part, mean in pairs]
     scores = torch.stack([gain.sum(dim=1).mean().exp() for gain in gains])
     interval = mean_interval(scores, method=f"Student's t over {len(parts)} parts")
     return Figure.of(name, interval, len(logits), "samples")
+
+
+@torch.no_grad()
+def revision_suite(subject: Subject, settings: Settings) -> SuiteResult:
+    """Measure samples of the generator and their revisions, and reconstructions with and without a chain.
+
+    Distances are means over several sets of ``n_samples`` images with separate seeds. The generated and the
+    revised images of a set come from the same latents, so their difference ``.../gain`` also has an interval.
+    It is positive if revision brings samples nearer to the data. A method without an image chain skips the
+    suite.
+
+    Raises:
+        UserError: if samples are non-finite, cannot be compared with the data, or are too few.
+    """
+    if not isinstance(subject.model, Revises):
+        reason = "the method has no image chain that revises its generator's samples"
+        return SuiteResult({"name": "revision"}, skipped=reason)
+    subject.model.eval()
+    extractor, missing = settings.extractor, without_features(subject, settings)
+    steps = {"generator": 0, "revised": settings.sample_steps or subject.model.chain_steps("image") or 0}
+    n, split = settings.n_samples, settings.real_split
+    result = SuiteResult(
+        {
+            "name": "networks alone and revised by their chains",
+            "sets": SETS,
+            "n_samples_a_set": n,
+            "real_split": split,
+            "features": None if missing else describe(extractor),
+            "image_steps": steps,
+            "seed": settings.seed,
+        },
+        _reconstructions(subject, settings),
+        skipped=missing,
+    )
+    if missing:
+        return result
+    result.protocol |= {"features_digest": extractor.digest, "features_note": extractor.note}
+    real, distances = real_features(subject, settings), defaultdict[str, list[float]](list)
+    mean, covariance = real.mean(dim=0), real.T.cov()
+    names = extractor.figure, kernel_name(extractor)
+    for number in range(SETS):
+        for kind, length in steps.items():
+            own = replace(settings, seed=settings.seed + 1000 * number, sample_steps=length)
+            fake, _ = feature_rows(extractor, sample_batches(subject, own), "samples")
+            frechet = frechet_distance(mean, covariance, fake.mean(dim=0), fake.T.cov())
+            distances[f"{names[0]}/{kind}"].append(float(frechet))
+            distances[f"{names[1]}/{kind}"].append(kernel_distance(real, fake, own.seed).value)
+    for name in names:
+        of_sets = {kind: torch.tensor(distances[f"{name}/{kind}"], dtype=torch.float64) for kind in steps}
+        of_sets["gain"] = of_sets["generator"] - of_sets["revised"]
+        for kind, values in of_sets.items():
+            interval = mean_interval(values, method=f"Student's t over {SETS} sets")
+            result.figures.append(Figure.of(f"{name}/{kind}", interval, n, split))
+    return result
+
+
+def reconstructions_after(
+    model: LatentModel, x: Tensor, index: Tensor, lengths: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return :func:`~lebm.metrics.reconstruction_rows` after posterior chains of several lengths.
+
+    ``x: (B, C, H, W)`` in [-1, 1] has the model's precision, and the row numbers ``index: (B,)`` key the
+    noise as in an evaluation step, equal for all lengths. The length 0 is the inference model alone. The
+    names are ``mse/steps0``, ``psnr/steps0``, ...
+    """
+    columns = {}
+    for steps in lengths:
+        reconstruction = model.reconstruct(x, steps=steps, generator=model.sample_noise("encode", index))
+        for name, rows in reconstruction_rows(x, reconstruction).items():
+            columns[f"{name}/steps{steps}"] = rows
+    return columns
+
+
+def _reconstructions(subject: Subject, settings: Settings) -> list[Figure]:
+    """Return squared error, PSNR and SSIM of the test images, without and with the posterior chain."""
+    model = subject.model
+    revised = settings.steps or model.evaluation_steps or model.chain_steps("posterior")
+    assert revised is not None  # a model that revises images also revises latents
+    parts = [
+        reconstructions_after(model, model.observations(batch), batch["index"], (0, revised))
+        for batch in batches(subject.images.test, settings.batch_size, model.device)
+    ]
+    columns = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+    return [Figure.mean(name, column, "test") for name, column in columns.items()]

@@ -82,8 +82,6 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], blocks: int)
     Raises:
         ValueError: for fewer than two blocks.
     """
-    if blocks < 2:
-        raise ValueError(f"a jackknife needs at least two blocks, not {blocks}")
     everything = range(blocks)
     value = statistic(list(everything))
     values = [statistic([one for one in everything if one != gone]) for gone in everything]
@@ -168,24 +166,17 @@ def _unit_interval(value: float, drawn: Tensor, variance: Callable[[float], floa
         low, high = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
         return Interval(value, low, high, f"{method}, on the logit scale")
     low, high = (float(end) for end in drawn.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)))
-    widest = _score_interval(value, z, variance)
-    return Interval(
-        value, min(low, widest[0]), max(high, widest[1]), f"{method}, percentiles and score interval"
-    )
 
-
-def _score_interval(value: float, z: float, variance: Callable[[float], float]) -> tuple[float, float]:
-    """Return the range of true values that are less than ``z`` standard errors from ``value``."""
-
-    def excess(truth: float) -> float:
+    def excess(truth: float) -> float:  # negative if the truth is less than z standard errors from the value
         return (value - truth) ** 2 - z * z * variance(truth)
 
     tiny = 1e-12
     below = value > 2 * tiny and excess(tiny) > 0 > excess(value - tiny)
     above = value < 1 - 2 * tiny and excess(1 - tiny) > 0 > excess(value + tiny)
-    low = brentq(excess, tiny, value - tiny) if below else 0.0
-    high = brentq(excess, value + tiny, 1 - tiny) if above else 1.0
-    return float(low), float(high)
+    lowest = brentq(excess, tiny, value - tiny) if below else 0.0
+    widest = lowest, brentq(excess, value + tiny, 1 - tiny) if above else 1.0
+    method = f"{method}, percentiles and score interval"
+    return Interval(value, min(low, widest[0]), max(high, widest[1]), method)
 
 
 def histogram(groups: dict[str, Tensor]) -> dict[str, Any]:

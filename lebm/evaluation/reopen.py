@@ -15,7 +15,7 @@ from lebm.checkpoint import is_model_file
 from lebm.checkpoint.rebuild import build, resolve
 from lebm.component import public_path
 from lebm.data import ArrayData, ImageData, SplitData, TextData
-from lebm.data.classes import HELD_OUT, by_number
+from lebm.data.images import HELD_OUT, by_number
 from lebm.data.sources import is_own
 from lebm.data.survey import ARRAYS
 from lebm.errors import UserError
@@ -80,7 +80,13 @@ def reopen(
             f"{run}: its {kind.__name__} is not a data module that can be opened again; name some with --data"
         )
     if issubclass(kind, ImageData) and model is not None:
-        arguments |= _picture_size(run, model)
+        with torch.no_grad():
+            x = model.decode(torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype))
+        shape = tuple(x.shape[1:])
+        if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+            problem = f"the model makes data of shape {shape}, not square images"
+            raise UserError(f"{run}: {problem}; name a .npy or .npz file with --data")
+        arguments |= {"image_size": shape[1], "channels": shape[0]}
     module = build(section, SplitData, trust, "data")
     module.foreign = not own
     if isinstance(module, ArrayData | ImageData) or limit is not None:
@@ -109,15 +115,3 @@ def _elsewhere(data: str, section: dict[str, Any], model: LatentModel | None) ->
                 *(name, kept.pop(name), stored.get("path"), data),
             )
     return {"class_path": public_path(kind), "init_args": {**kept, "path": data}}
-
-
-@torch.no_grad()
-def _picture_size(run: Path, model: LatentModel) -> dict[str, int]:
-    z = torch.zeros(1, model.latent_dim, device=model.device).to(model.dtype)
-    shape = tuple(model.decode(z).shape[1:])
-    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
-        raise UserError(
-            f"{run}: the model makes data of shape {shape}, not square images; name a .npy or .npz file with"
-            " --data"
-        )
-    return {"image_size": shape[1], "channels": shape[0]}

@@ -8,14 +8,12 @@ from typing import Any, Literal
 
 from lebm.checkpoint.rebuild import imported
 from lebm.errors import UserError
-from lebm.evaluation.anomaly import anomaly_suite
+from lebm.evaluation.anomaly import anomaly_suite, ood_suite
 from lebm.evaluation.chains import chain_suite
 from lebm.evaluation.context import SentenceSubject, Settings, Subject
-from lebm.evaluation.image import image_suite
-from lebm.evaluation.likelihood_suite import likelihood_suite
-from lebm.evaluation.ood import ood_suite
+from lebm.evaluation.image import image_suite, revision_suite
+from lebm.evaluation.marginal_likelihood import likelihood_suite
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.evaluation.revision import revision_suite
 from lebm.evaluation.sentences import text_suite
 from lebm.evaluation.settings import check_suite
 

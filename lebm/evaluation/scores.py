@@ -95,9 +95,8 @@ def gathered(parts: Iterable[Mapping[str, Tensor]], what: str) -> dict[str, Tens
         bad = (~finite_rows(values)).nonzero().flatten()
         if len(bad):
             advice = "lower the posterior sampler's step size, or see lebm diagnose"
-            raise UserError(
-                f"{what}: {len(bad)} non-finite values of {name}, the first at row {int(bad[0])}; {advice}"
-            )
+            found = f"{len(bad)} non-finite values of {name}, the first at row {int(bad[0])}"
+            raise UserError(f"{what}: {found}; {advice}")
     return columns
 
 

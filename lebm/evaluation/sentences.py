@@ -68,9 +68,8 @@ class LikelihoodBounds:
     def __post_init__(self) -> None:
         n = 1 if self.n is None else self.n
         if min(n, self.levels, self.prior_levels) < 1 or min(self.chains, self.prior_chains) < 2:
-            raise ValueError(
-                "n, levels and prior_levels must be at least 1, chains and prior_chains at least 2"
-            )
+            least = "n, levels and prior_levels must be at least 1, chains and prior_chains at least 2"
+            raise ValueError(least)
         self._metric = SentenceLikelihood()
 
     @property
@@ -84,9 +83,8 @@ class LikelihoodBounds:
         All processes use equal noise streams and so compute equal estimates.
         """
         self._metric.to(model.device).reset()
-        below, above = model_log_z(
-            model, self.prior_levels, self.prior_chains, lambda purpose: Noise([(self.seed, purpose)])
-        )
+        levels, chains = self.prior_levels, self.prior_chains
+        below, above = model_log_z(model, levels, chains, lambda purpose: Noise([(self.seed, purpose)]))
         self._metric.log_z = replace(below, high=torch.maximum(below.high, above.high))
 
     def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
@@ -205,11 +203,9 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     model, data = subject.model.eval(), subject.data
     assert data.vocabulary is not None  # after its setup
     likelihood_of_sentences(model, "text_suite").adopt(data.vocabulary)
-    bounds = LikelihoodBounds(
-        chains=max(100, settings.chains), prior_levels=2 * settings.levels, seed=settings.seed
-    )
-    quality = SampleQuality(n=settings.n_samples, compared=min(200, settings.n_samples), seed=settings.seed)
-    sizes = []
+    chains, n, seed = max(100, settings.chains), settings.n_samples, settings.seed
+    bounds = LikelihoodBounds(chains=chains, prior_levels=2 * settings.levels, seed=seed)
+    quality, sizes = SampleQuality(n=n, compared=min(200, n), seed=seed), []
     bounds.begin(model)
     quality.begin(model)
     for number, batch in enumerate(data.test_dataloader()):

@@ -24,13 +24,13 @@ def classify(
 
     Args:
         train: features ``(N, d)`` and labels ``(N,)`` from 0.
-        test: features and labels for the accuracy.
+        test: features and labels for the accuracy, at least one.
         hidden: width of the hidden layer.
         epochs: passes over the training part.
         seed: seed of the weights and of the order of rows.
 
     Raises:
-        ValueError: if a part is empty, or the numbers of features and labels differ.
+        ValueError: if there are no training features, or their number differs from the number of labels.
 
     Example:
         >>> import torch
@@ -40,9 +40,6 @@ def classify(
         >>> classify((features, labels), (features, labels))
         1.0
     """
-    rows, labels = map(len, test)
-    if not rows or rows != labels:
-        raise ValueError(f"a test needs as many labels as features, at least one, not {labels} for {rows}")
     classes = max(2, 1 + int(max(train[1].max(), test[1].max()))) if len(train[1]) else None
     net = LatentClassifier.fit(*train, classes=classes, hidden=hidden, epochs=epochs, seed=seed)
     with torch.no_grad():

@@ -133,72 +133,53 @@ class InceptionFeatures(FeatureExtractor):
     def _identify(self, digest: str) -> None:
         layer = "" if self.num_features == 2048 else str(self.num_features)
         published = digest == _PUBLISHED_WEIGHTS and not layer
-        self.digest, self.figure = (
-            digest,
-            "fid" if published else f"frechet_distance/inception{layer}-{digest}",
-        )
+        self.digest = digest
+        self.figure = "fid" if published else f"frechet_distance/inception{layer}-{digest}"
 
     def prepare(self) -> None:
         if self._network is not None:
             return
         try:
-            self._load(self.weights_path or self._fetched())
+            self._load(self.weights_path or str(self.default_weights()))
         except UserError as error:
             if self.weights_path is not None:
                 raise
             raise FeaturesUnavailableError(f"FID is left out: {error}") from error
 
-    def _fetched(self) -> str:
-        """Return the path of the default weights, after a download without unpickling if they are absent."""
-        file = self.default_weights()
-        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-        try:
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(
-                    URL_INCEPTION_V3, str(file), _PUBLISHED_WEIGHTS, progress=False
-                )
-        except Exception as error:
-            raise FeaturesUnavailableError(
-                f"FID is left out: no Inception weights ({_first_line(error)}); give weights_path or put them"
-                f" at {file}"
-            ) from error
-        return str(file)
-
     def _load(self, path: str) -> None:
+        """Open a file of weights, without unpickling; the default file is downloaded if it is absent."""
         need("torch_fidelity", "the Inception network")
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity import feature_extractor_inceptionv3 as published
 
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such file (Inception weights)")
+        file, layers = Path(path), [str(self.num_features), "logits_unbiased"]
+        problem = f"no Inception weights ({{}}); give weights_path or put them at {file}"
         try:
+            if self.weights_path is None and not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                url = published.URL_INCEPTION_V3
+                torch.hub.download_url_to_file(url, path, _PUBLISHED_WEIGHTS, progress=False)
+            problem = f"{file}: no such file (Inception weights)"
+            if not file.is_file():
+                raise FileNotFoundError(path)
+            problem = f"{file}: not a file of plain tensors, so it is not opened (Inception weights)"
             torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"{path}: not a file of plain tensors, so it is not opened (Inception weights)"
-            ) from error
-        layers = [str(self.num_features), "logits_unbiased"]
-        try:
+            problem = f"{file}: not the weights of torch-fidelity's Inception network ({{}})"
             with torch.inference_mode(False):
-                network = FeatureExtractorInceptionV3(
+                self._network = published.FeatureExtractorInceptionV3(
                     "inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False
                 )
         except Exception as error:
-            raise UserError(
-                f"{path}: not the weights of torch-fidelity's Inception network ({_first_line(error)})"
-            ) from error
-        self._network = network
-        self._identify(sha256(Path(path))[:8])
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            raise UserError(problem.replace("{}", reason)) from error
+        self._identify(sha256(file)[:8])
 
     def forward(self, x: Tensor) -> Tensor:
         return self._layers(x, 1)[0]
 
     def with_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        features, logits = self._layers(x, 2)
-        return features, logits
+        return self._layers(x, 2)
 
-    def _layers(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+    def _layers(self, x: Tensor, count: int) -> tuple[Any, ...]:
         """Return the first ``count`` of features and logits."""
         if self._network is None:
             raise RuntimeError("call prepare() first")
@@ -215,10 +196,6 @@ class InceptionFeatures(FeatureExtractor):
     def train(self, mode: bool = True) -> InceptionFeatures:
         super().train(False)
         return self
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 DIGIT_WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"

@@ -62,9 +62,8 @@ class NonFinite(Metric):
         """
         count, first = (int(value) for value in self.compute())
         if count:
-            raise UserError(
-                f"{what}: {count} non-finite (NaN or infinite), the first at index {first}; {advice}"
-            )
+            found = f"{count} non-finite (NaN or infinite), the first at index {first}"
+            raise UserError(f"{what}: {found}; {advice}")
 
 
 class RowCollector(Metric):
@@ -98,8 +97,6 @@ class RowCollector(Metric):
         Raises:
             UserError: if a column is missing.
         """
-        if missing := [name for name in self.columns if name not in rows]:
-            raise UserError(f"RowCollector.update lacks the columns {', '.join(missing)}")
         for name in self.columns:
             getattr(self, f"rows_{name}").append(rows[name].detach())
 

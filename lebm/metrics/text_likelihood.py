@@ -47,43 +47,35 @@ class SentenceLikelihood(Metric):
     """
 
     full_state_update = False
-    total: Tensor
-    variance: Tensor
-    sentences: Tensor
-    tokens: Tensor
+    sums: Tensor  # of estimates, of their squared errors, of sentences and of tokens
     worst: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         zero = torch.zeros((), dtype=torch.float64)
         self.log_z = LogZ(zero, zero, zero, zero)  # the constant of a normalised prior
-        for name in ("total", "variance", "sentences", "tokens"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
 
     def update(self, estimate: LogZ, tokens: Tensor) -> None:
         """Add unnormalised estimates ``(B,)`` with intervals, and the tokens per sentence ``(B,)``."""
         error = (estimate.high - estimate.low) / (2 * QUANTILE)
-        self.total = self.total + estimate.estimate.sum().to(self.total)
-        self.variance = self.variance + error.square().sum().to(self.variance)
-        self.sentences = self.sentences + estimate.estimate.numel()
-        self.tokens = self.tokens + tokens.sum().to(self.tokens)
+        parts = estimate.estimate.sum(), error.square().sum(), torch.tensor(len(tokens)), tokens.sum()
+        self.sums = self.sums + torch.stack([part.to(self.sums) for part in parts])
         self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and
         ``least_ess`` over sentences.
         """
-        log_z = self.log_z
-        middle = log_z.estimate.to(self.total) - self.total / self.sentences
-        half = QUANTILE * self.variance.sqrt() / self.sentences
-        below = (log_z.estimate - log_z.low).clamp_min(0).to(self.total)
-        above = (log_z.high - log_z.estimate).clamp_min(0).to(self.total)
+        log_z, (total, variance, sentences, tokens) = self.log_z, self.sums
+        middle = log_z.estimate.to(total) - total / sentences
+        half = QUANTILE * variance.sqrt() / sentences
+        below = (log_z.estimate - log_z.low).clamp_min(0).to(total)
+        above = (log_z.high - log_z.estimate).clamp_min(0).to(total)
         nll = {"nll": middle, "nll_low": middle - half - below, "nll_high": middle + half + above}
-        per_token = self.sentences / self.tokens
-        perplexity = {
-            name.replace("nll", "perplexity"): (value * per_token).exp() for name, value in nll.items()
-        }
+        values = {name: (value * (sentences / tokens)).exp() for name, value in nll.items()}
+        perplexity = {name.replace("nll", "perplexity"): value for name, value in values.items()}
         constant = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
         return {**nll, **perplexity, "least_ess": self.worst, **constant}
 
@@ -111,32 +103,6 @@ class Budget:
     seed: int = 0
 
 
-def _trained(x: Tensor, vocabulary_size: int, budget: Budget) -> CategoricalLikelihood:
-    """Return a one-layer LSTM without latent; equal sentences ``x: (N, T)`` and budgets give equal models."""
-    if not len(x):
-        raise ValueError("a language model needs sentences for its training")
-    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(budget.seed)
-        network = RecurrentGenerator(
-            1, vocabulary_size, x.shape[1], budget.embedding, budget.hidden, dropout=budget.dropout
-        )
-        model = CategoricalLikelihood(network).to(x.device).train()
-        optimizer = torch.optim.Adam(model.parameters(), budget.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.steps)
-        generator = torch.Generator().manual_seed(budget.seed)
-        nothing = torch.zeros(budget.batch_size, 1, device=x.device)
-        for _ in range(budget.steps):
-            rows = x[torch.randint(len(x), (budget.batch_size,), generator=generator).to(x.device)].clone()
-            rows = rows[:, : int((rows != PAD).sum(dim=1).max())]
-            loss = -model.training_log_prob(rows, nothing).sum() / (rows != PAD).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
-    return model.eval().requires_grad_(False)
-
-
 def language_model_perplexity(
     learned: Tensor, judged: Tensor, vocabulary_size: int, budget: Budget | None = None
 ) -> float:
@@ -162,11 +128,30 @@ def language_model_perplexity(
         >>> language_model_perplexity(words, words[:1], 8, Budget(steps=30, hidden=8)) < 8  # of guessing
         True
     """
-    model, surprise = _trained(learned, vocabulary_size, budget or Budget()), 0.0
-    for rows in judged.split(128):
-        nothing = torch.zeros(len(rows), 1, device=rows.device)
-        with torch.no_grad():
-            surprise -= float(model.log_prob(rows, nothing).double().sum())
+    size, budget, device = vocabulary_size, budget or Budget(), learned.device
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(budget.seed)
+        widths, dropout = (budget.embedding, budget.hidden), budget.dropout
+        network = RecurrentGenerator(1, size, learned.shape[1], *widths, dropout=dropout)
+        model = CategoricalLikelihood(network).to(device).train()
+        optimizer = torch.optim.Adam(model.parameters(), budget.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.steps)
+        generator = torch.Generator().manual_seed(budget.seed)
+        nothing = torch.zeros(budget.batch_size, 1, device=device)
+        for _ in range(budget.steps):
+            chosen = torch.randint(len(learned), (budget.batch_size,), generator=generator)
+            rows = learned[chosen.to(device)].clone()
+            rows = rows[:, : int((rows != PAD).sum(dim=1).max())]
+            loss = -model.training_log_prob(rows, nothing).sum() / (rows != PAD).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+    model.eval().requires_grad_(False)
+    with torch.no_grad():
+        parts = [model.log_prob(rows, rows.new_zeros(len(rows), 1).float()) for rows in judged.split(128)]
+    surprise = -sum(float(part.double().sum()) for part in parts)
     return math.exp(surprise / max(1, int((judged != PAD).sum())))
 
 

@@ -10,9 +10,8 @@ Example:
     'samples.png'
 """
 
-from lebm.plots.chains import draw_chains
 from lebm.plots.grids import captioned_grid, heat, image_grid, pair_grid, write_png
-from lebm.plots.latents import latent_picture, stage_picture
+from lebm.plots.latents import draw_chains, latent_picture, stage_picture
 from lebm.plots.ways import between, decoded, most_visible, swept
 
 __all__ = [

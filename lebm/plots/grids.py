@@ -66,10 +66,9 @@ def captioned_grid(images: Sequence[Tensor], captions: Sequence[str], columns: i
         >>> captioned_grid([torch.zeros(3, 1, 28, 28)], ["1.5", "2.5", "3.5"], columns=3).shape
         (138, 360, 3)
     """
-    if not captions or any(len(part) != len(captions) for part in images):
-        raise ValueError("every caption needs one image of each set, and there must be at least one")
     scale = max(1, -(-_WIDTH // images[0].shape[-1]))
-    tiles = [_tile([part[row] for part in images], scale) for row in range(len(captions))]
+    shown = [torch.cat([part[row].expand(3, -1, -1) for part in images], 2) for row in range(len(captions))]
+    tiles = [image_grid(image[None], 1).repeat(scale, 0).repeat(scale, 1) for image in shown]
     height, width = tiles[0].shape[:2]
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -84,11 +83,6 @@ def captioned_grid(images: Sequence[Tensor], captions: Sequence[str], columns: i
         draw.text((left, top + height + 1), caption, fill="black")
         picture.paste(Image.fromarray(tile), (left, top))
     return np.asarray(picture)
-
-
-def _tile(images: Sequence[Tensor], scale: int) -> np.ndarray:
-    parts = [image_grid(image[None], 1).repeat(scale, 0).repeat(scale, 1) for image in images]
-    return np.concatenate(parts, axis=1)
 
 
 def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,13 @@ def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> 
     """
     content = checkpoint.read(file)
     facts = content["facts"]
-    suites = _suites(run, facts)
+    stored, weights = run / "evaluation.json", facts.get("weights")
+    found = read_evaluation(stored) if stored.is_file() else {"suites": {}}
+    if stored.is_file() and found["checkpoint_sha256"] != facts.get("checkpoint_sha256"):
+        raise UserError(f"{stored}: measured on another checkpoint of the run; run lebm evaluate {run} again")
+    if found.get("loaded_weights", weights) != weights:
+        raise UserError(f"{stored}: measured with the {found['loaded_weights']} weights, not these")
+    suites = found["suites"]
     figures = [
         (suite, figure)
         for suite, part in suites.items()
@@ -87,16 +92,3 @@ def model_card(file: Path, run: Path, name: str, licence: str | None = None) -> 
     }
     card = ModelCard.from_template(head, template_path=str(_HERE / "card.md"), **known)
     return str(card).rstrip() + "\n"
-
-
-def _suites(run: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the suites of the run's evaluation of these weights; empty without an evaluation."""
-    file = run / "evaluation.json"
-    if not file.is_file():
-        return {}
-    found = read_evaluation(file)
-    if found["checkpoint_sha256"] != facts.get("checkpoint_sha256"):
-        raise UserError(f"{file}: measured on another checkpoint of the run; run lebm evaluate {run} again")
-    if found.get("loaded_weights", facts["weights"]) != facts["weights"]:
-        raise UserError(f"{file}: measured with the {found['loaded_weights']} weights, not these")
-    return found["suites"]

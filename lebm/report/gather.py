@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lebm.config.recipes import load_recipe
 from lebm.errors import UserError
@@ -28,16 +28,6 @@ SCORED = 10  # largest number of rows with the highest scores
 SCORES = ("anomaly_score", "combined")  # columns that lebm score writes
 
 
-class Scored(NamedTuple):
-    """A table from ``lebm score``: its file, score column, number of rows, and highest rows."""
-
-    file: str
-    score: str
-    rows: int
-    top: list[dict[str, str]]
-    pictures: dict[str, str]
-
-
 @dataclass
 class RunRecord:
     """A run as a report shows it; parts that the folder lacks are empty.
@@ -45,6 +35,8 @@ class RunRecord:
     Attributes:
         curves: points ``(step, value)`` by logged name.
         pictures: the newest picture of each kind, as an address inside the page.
+        scored: a table from ``lebm score``: its ``file``, score column ``score``, number ``rows`` of rows,
+            highest rows ``top``, and ``pictures``.
         damaged: a line for each file, or part of a file, that could not be read.
     """
 
@@ -57,7 +49,7 @@ class RunRecord:
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
-    scored: Scored | None = None
+    scored: dict[str, Any] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -105,8 +97,8 @@ def _read(record: RunRecord) -> RunRecord:
     if (folder / "metrics.csv").exists():
         with record.without(folder / "metrics.csv"):
             _read_curves(record, folder / "metrics.csv")
-        several = [name for name, points in record.curves.items() if len({step for step, _ in points}) > 1]
-        record.curves = {name: record.curves[name] for name in several}
+        curves = record.curves.items()
+        record.curves = {name: points for name, points in curves if len({step for step, _ in points}) > 1}
     for file in (folder / "samples" / "latest.txt", folder / "samples" / "test.txt"):
         if file.is_file():
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -139,7 +131,7 @@ def _read_curves(record: RunRecord, file: Path) -> None:
         raise UserError(f"{file}: cells that are not numbers at a step: {lost}")
 
 
-def _scores(record: RunRecord, file: Path) -> Scored:
+def _scores(record: RunRecord, file: Path) -> dict[str, Any]:
     """Read a table from ``lebm score``: ``scores.csv``, ``scores-2.csv``, ..."""
     with file.open(newline="", encoding="utf-8") as lines:
         rows = [{name: row[name] or "" for name in row if name} for row in csv.DictReader(lines)]
@@ -149,7 +141,8 @@ def _scores(record: RunRecord, file: Path) -> Scored:
     top = [{**row, score: f"{value:.4g}"} for value, row in finite[:SCORED]]
     ends = {f"{end} anomalous": file.with_name(f"{file.stem}-{end}.png") for end in ("most", "least")}
     ends = {what: picture for what, picture in ends.items() if picture.is_file()}
-    return Scored(file.name, score, len(rows), top, _urls(record, ends))
+    pictures = _urls(record, ends)
+    return {"file": file.name, "score": score, "rows": len(rows), "top": top, "pictures": pictures}
 
 
 def _urls(record: RunRecord, files: dict[str, Path]) -> dict[str, str]:

@@ -58,7 +58,9 @@ def report(folders: list[Path], target: Path) -> int:
 
 def html(records: Records, drawn: bool = True) -> str:
     """Return the page of some runs, with or without its charts."""
-    own = directions(records)
+    own, flat = directions(records), [dict(_flat(record.config)) for record in records]
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    rows = {name: [settings.get(name, "absent") for settings in flat] for name in names}
     keys = dict.fromkeys(key for record in records for key in figures_of(record))
     return PAGE.render(
         version=__version__,
@@ -69,17 +71,14 @@ def html(records: Records, drawn: bool = True) -> str:
         **{"minutes": spent_minutes, "dumps": json.dumps},
         summary={key[1]: [own_figure(record, *key) for record in records] for key in key_figures(records)},
         figures={key: [figures_of(record).get(key) for record in records] for key in keys},
-        curves=list(_learning_curves(records)),
+        curves=[
+            chart(name, ("step", ""), {record.name: record.curves.get(name) for record in records})
+            for name in dict.fromkeys(name for record in records for name in record.curves)
+        ],
         scores=list(_score_curves(records)),
         traces=list(_traces(records)),
-        differences=_differences(records),
+        differences=[[name, *row] for name, row in rows.items() if len(set(row)) > 1],
     )
-
-
-def _learning_curves(records: Records) -> Iterator[Chart]:
-    """Yield one chart per logged name, with all runs."""
-    for name in dict.fromkeys(name for record in records for name in record.curves):
-        yield chart(name, ("step", ""), {record.name: record.curves.get(name) for record in records})
 
 
 def _curves(record: RunRecord, suite: str) -> dict[str, Any]:
@@ -110,16 +109,6 @@ def _traces(records: Records) -> Iterator[Chart]:
             }
             labels = f"transition (training runs {curve['short_run']})", ""
             yield chart(f"{record.name}: {name}, log-density", labels, chains)
-
-
-def _differences(records: Records) -> list[list[str]]:
-    """Return the settings of the resolved recipes that differ between runs."""
-    flat = [dict(_flat(record.config)) for record in records]
-    rows = [
-        [key, *(settings.get(key, "absent") for settings in flat)]
-        for key in dict.fromkeys(key for settings in flat for key in settings)
-    ]
-    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def _flat(value: Any, where: str = "") -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import torch
 from lebm import load
 from lebm.errors import UserError
 from lebm.estimators import PriorModel
-from lebm.evaluation.draws import has_pool, pool_latents
+from lebm.evaluation.chains import has_pool, pool_latents
 from lebm.samplers import Noise
 from tests.cli.conftest import Run
 

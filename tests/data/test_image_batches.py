@@ -92,7 +92,7 @@ def test_sharing_that_cannot_be_even(make_parquet: MakeParquet) -> None:
         UserError, match="batch_size 10 is over all processes, and must be a multiple of their number, 4"
     ):
         data.train_dataloader()
-    with pytest.raises(UserError, match="2 images .* cannot be evaluated by 4 processes"):
+    with pytest.raises(UserError, match="2 images cannot be evaluated by 4 processes"):
         data.test_dataloader()
     with pytest.raises(UserError, match="batch_size 41 is larger than the 40 training images"):
         ready(path=path, batch_size=41).train_dataloader()

@@ -14,7 +14,7 @@ from lebm.data.rows import ImageRows
 from lebm.estimators import AdamGroups, DualMCMCTeaching, LatentMLE, LatentModel
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import first_normal
-from lebm.evaluation.likelihood_suite import likelihood_suite
+from lebm.evaluation.marginal_likelihood import likelihood_suite
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEncoder, ResNetEnergy
 from lebm.samplers import Langevin
 from tests.estimators.linear_gaussian import LinearGenerator, QuadraticEnergy, marginal

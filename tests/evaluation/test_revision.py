@@ -14,10 +14,10 @@ from lebm.__main__ import main
 from lebm.data import ImageData
 from lebm.errors import UserError
 from lebm.estimators import AdamGroups, DualMCMCTeaching
-from lebm.evaluation import revision
+from lebm.evaluation import image
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import RunImages
-from lebm.evaluation.revision import revision_suite
+from lebm.evaluation.image import revision_suite
 from lebm.metrics import FeaturesUnavailableError, FlatFeatures, frechet_distance
 from lebm.models import GaussianLikelihood, MLPEncoder, MLPGenerator, ResNetEnergy
 from lebm.samplers import Langevin
@@ -82,7 +82,7 @@ def test_the_suite_scores_networks_and_revisions_apart(run: Path) -> None:
     assert result.protocol["image_steps"] == {"generator": 0, "revised": 2}
     real, drawn = FlatFeatures(2)(x).double(), []
     with torch.no_grad():
-        from lebm.evaluation.draws import sample_chunks
+        from lebm.evaluation.chains import sample_chunks
 
         drawn = [
             FlatFeatures(2)(
@@ -114,7 +114,7 @@ def test_without_features_reconstructions_are_kept() -> None:
 def test_too_few_samples_or_images_are_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(revision, "_reconstructions", None)
+    monkeypatch.setattr(image, "_reconstructions", None)
     for n_samples, images in ((19, 30), (100, 19)):
         subject = Subject(model().eval(), embedded(images))
         with pytest.raises(

@@ -19,15 +19,13 @@ from lebm.config.recipes import load_recipe
 from lebm.data import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation import chains as chains_module
-from lebm.evaluation.anomaly import anomaly_suite, test_scores
-from lebm.evaluation.chains import chain_suite
+from lebm.evaluation.anomaly import OUT_SETS, _names, anomaly_suite, ood_suite, test_scores
+from lebm.evaluation.chains import chain_suite, sample_chunks
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import RunImages, batches
-from lebm.evaluation.draws import sample_chunks
 from lebm.evaluation.image import image_suite, kernel_distance
 from lebm.evaluation.intervals import histogram, ranking_curves
-from lebm.evaluation.likelihood_suite import likelihood_suite
-from lebm.evaluation.ood import OUT_SETS, _names, ood_suite
+from lebm.evaluation.marginal_likelihood import likelihood_suite
 from lebm.evaluation.record import SuiteResult
 from lebm.evaluation.scores import all_scores, score_pass
 from lebm.metrics import FlatFeatures, surprisal

@@ -49,8 +49,3 @@ def test_a_row_seen_twice_is_refused() -> None:
     rows.update(index=torch.tensor([3]))
     with pytest.raises(UserError, match="sample 3 was evaluated twice"):
         rows.table()
-
-
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(UserError, match="lacks the columns index"):
-        RowCollector(["z"]).update(z=torch.zeros(2, 1))

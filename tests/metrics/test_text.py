@@ -104,8 +104,6 @@ def test_the_judge_depends_on_its_budget_and_data_alone() -> None:
         values.append(language_model_perplexity(x, x, 8, Budget(steps=3, embedding=4, hidden=4)))
         assert torch.equal(torch.get_rng_state(), before)
     assert values[0] == values[1]
-    with pytest.raises(ValueError, match="needs sentences"):
-        language_model_perplexity(x[:0], x, 8)
 
 
 # Latents
