@@ -1,7 +1,5 @@
 """The ``lebm`` command; ``python -m lebm`` is the same."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

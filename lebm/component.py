@@ -4,8 +4,6 @@ A checkpoint stores these descriptions and rebuilds the model from them, so that
 model built in Python is stored in the same form as a model of a recipe.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools

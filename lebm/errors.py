@@ -1,7 +1,5 @@
 """User errors, and lines that are safe to print in a terminal."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -3,8 +3,6 @@
 ``pip install lebm`` brings models, samplers and methods. An extra adds the packages of a task.
 """
 
-from __future__ import annotations
-
 import importlib.util
 
 from lebm.errors import UserError

@@ -5,8 +5,6 @@ is the default of ``huggingface_hub`` or ``HF_ENDPOINT``. The token comes from `
 ``HF_TOKEN``; lebm stores no token.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ No other file of lebm uses one, except in methods of derived classes. Each has a
 ``tests/run/test_lightning_private.py``, which fails if a release of Lightning changes it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer

@@ -23,8 +23,6 @@ value of one cell has its 95% interval; a mean (or median: `over`) of several ce
 highest value. `spread: false` omits these. `machine: true` names the machines and the days below the table.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

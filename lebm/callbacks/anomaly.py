@@ -1,7 +1,5 @@
 """Anomaly detection by the anomaly score of the model."""
 
-from __future__ import annotations
-
 import torch
 from lightning.pytorch import Trainer
 

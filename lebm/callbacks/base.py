@@ -1,7 +1,5 @@
 """The base class of the evaluation callbacks, and access to the data of a run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property

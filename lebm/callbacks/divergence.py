@@ -1,7 +1,5 @@
 """Guards of a run, which stop or restore a diverged run and warn before a divergence."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The Fréchet inception distance (FID), or a Fréchet distance in other features."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

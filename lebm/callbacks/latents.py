@@ -1,7 +1,5 @@
 """Pictures of latents: prior and posterior, stages of a prior, single coordinates, and long chains."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 All callbacks raise a UserError for a model whose latent has no layers. Layer 1 is nearest to the data.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

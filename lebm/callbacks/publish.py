@@ -15,8 +15,6 @@ Example:
     >>> publish_table(trainer, "scores", ["row", "score"], [[3, 0.5]])
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

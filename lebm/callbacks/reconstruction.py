@@ -1,7 +1,5 @@
 """Pictures and errors of reconstructions of data."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

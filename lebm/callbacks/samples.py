@@ -1,7 +1,5 @@
 """Samples from fixed noise: a grid of images, or sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The likelihood of test sentences, and the quality of sampled sentences."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from lightning.pytorch import Trainer

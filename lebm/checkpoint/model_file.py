@@ -5,8 +5,6 @@ Such a file holds neither an archive nor a pickle. The header is text: ``descrip
 of everything else.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Reader of checkpoints and model files."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

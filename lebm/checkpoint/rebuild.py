@@ -4,8 +4,6 @@ A description names classes by path. Nothing is imported for a path unless its m
 package. The object must be a component or network whose class is defined in an allowed package.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """Writer of checkpoints that leaves the last one intact if the process is killed at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``lebm diagnose RUN``: long chains of a trained model, with findings in words and pictures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

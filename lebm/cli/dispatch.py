@@ -1,7 +1,5 @@
 """Dispatch of verbs: from words to verbs, and from exceptions to one line and an exit status."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import functools

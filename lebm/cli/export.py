@@ -1,7 +1,5 @@
 """``lebm export`` and ``lebm push``: a model as one file, and on the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``lebm study``: the runs of a plan, and their tables; ``lebm sweep``: a study whose axes are flags."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from itertools import pairwise

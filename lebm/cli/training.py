@@ -1,7 +1,5 @@
 """Training and evaluation by a recipe: the checks before a run starts, and its end."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

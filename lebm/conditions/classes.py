@@ -1,7 +1,5 @@
 """Class conditions: a classifier on latents as a log-probability."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import and_, or_

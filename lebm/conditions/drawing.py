@@ -1,7 +1,5 @@
 """Sampling under a condition: prior samples are weighted and moved from the prior to the condition."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable

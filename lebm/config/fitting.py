@@ -1,7 +1,5 @@
 """Recipes for other images or vectors: overlays with the data and the shapes of the networks."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import os

@@ -1,7 +1,5 @@
 """Long reports of the parser as one line with the file, the key and a remedy."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import pydoc

@@ -1,7 +1,5 @@
 """Construction of model, data and trainer from a request: a thin LightningCLI."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """Recipes: their files, names and includes, and the merging of blocks, overlays and flags."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The arguments of a verb that takes a recipe, parsed once, before Lightning is imported."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass, field

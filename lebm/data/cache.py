@@ -6,8 +6,6 @@ W), ``labels.npy`` (N,), ``meta.json`` and, for image files, ``names.json``. CAC
 name and renames it when it is complete. Any part may be deleted, because it is made again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

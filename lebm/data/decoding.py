@@ -1,7 +1,5 @@
 """Decoding of an image file to a ``uint8`` array: colours, crop, resize, and rejected images."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Images for every method: a data module for the Hub, parquet files, image folders and packaged data."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Order of the rows at each step, exact after resumption and for any number of processes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Base of the data modules, whose batches are the same for any number of processes."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

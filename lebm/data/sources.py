@@ -5,8 +5,6 @@ Each image is one row. Only the functions that read rows import the library ``da
 slow.
 """
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import logging

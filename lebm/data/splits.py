@@ -1,7 +1,5 @@
 """Choice of the training, validation and test rows: pure functions of labels and a seed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Survey of a data set without decoding, for recipes fitted to it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any

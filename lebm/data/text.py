@@ -1,7 +1,5 @@
 """Sentences for every method: text files with one sentence per line, parquet, the Hub and the package."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

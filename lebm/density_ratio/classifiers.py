@@ -4,8 +4,6 @@ Every estimator returns a :class:`~lebm.density_ratio.LogRatio` that computes ``
 positives come from p and negatives from q, with its quality on held-out samples.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The result of every ratio estimator: a module that computes the log-ratio, and its quality."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The schedule of fits of the base of a prior, and the latents for these fits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ L = -log p(x | z+) + log q(z+ | x) - log p~(z+) + log p~(z-),    p~(z) = exp(-E(
 z+ from the encoder q(z | x),  z- from the prior, all layers at once
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -3,8 +3,6 @@
 L = -log p(x | z+) + E(z+) - E(z-),    z+ from p(z | x),  z- from p(z) ~ exp(-E(z)) p0(z)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The base class of all methods: queries of a latent-variable model, and training with a scalar loss."""
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -4,8 +4,6 @@ L = -log p(x | z+) + softplus(E_k(z+)) + softplus(-E_k(z-)),    r_k = exp(-E_k),
 z+ from the aggregate posterior,  z- from the prior so far, p0(z) r_1(z) ... r_(k-1)(z)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """An optimiser with one parameter group per network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

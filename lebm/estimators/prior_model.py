@@ -1,7 +1,5 @@
 """A generator with a learned prior and an inference of latents, shared by papers 1 to 3."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Rules that end a stage of a multi-stage prior, and the resets and log lines that follow."""
 
-from __future__ import annotations
-
 import logging
 import math
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Strategies that cannot train a method with chains."""
 
-from __future__ import annotations
-
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -1,7 +1,5 @@
 """The suites ``anomaly`` and ``ood``: separation of the held-out label and of other sets by every score."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The chain suite: long chains of prior and posterior and their faults, and samples of a model in chunks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

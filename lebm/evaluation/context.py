@@ -1,7 +1,5 @@
 """The subject of a suite: a model with its data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

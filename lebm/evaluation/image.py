@@ -1,7 +1,5 @@
 """The suites ``image`` and ``revision``: reconstructions, and samples against real images by features."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Intervals of estimates (bootstrap, Student, jackknife) and curves of rankings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The data of a run, opened again, or other data in the form that its model takes."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections.abc import Iterable

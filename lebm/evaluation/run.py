@@ -1,7 +1,5 @@
 """All suites, suites of other packages, and a function that runs some of them in turn."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """All scores of a model in one pass over the data, and thresholds of a score."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

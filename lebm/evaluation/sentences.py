@@ -1,7 +1,5 @@
 """The text suite: bounds on the likelihood of sentences, their quality, and use of the latents."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 

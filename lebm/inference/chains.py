@@ -1,7 +1,5 @@
 """Inference by posterior chains alone, without an encoder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Inference by an encoder, alone or as the start of a posterior chain."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Metrics of the separation of anomalies from normal samples by a score."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad

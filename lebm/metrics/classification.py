@@ -1,7 +1,5 @@
 """Metrics of a representation: accuracy of a classifier, disentanglement, and robustness to attacks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

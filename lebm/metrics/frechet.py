@@ -1,7 +1,5 @@
 """Distances between sets of features: Fréchet distance, precision and recall, and MMD."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric

@@ -1,7 +1,5 @@
 """Errors of reconstructions, row by row."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 

@@ -1,7 +1,5 @@
 """Collection of rows over batches and processes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Metrics of sentences: likelihood and perplexity, diversity, and use of the latents."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Adapters for networks from outside lebm: any ``nn.Module``, and the autoencoders of diffusers."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

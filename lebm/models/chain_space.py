@@ -1,7 +1,5 @@
 """Coordinates of a chain: latents, or the noise of a hierarchy; all layers, or some of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

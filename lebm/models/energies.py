@@ -1,7 +1,5 @@
 """Energies: modules that map a batch to one number per sample, low where data are likely."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Networks as fixed functions, whose buffers do not change in a chain."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Generators: networks from a flat latent ``(B, d)`` to data."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

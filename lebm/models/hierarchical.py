@@ -1,7 +1,5 @@
 """Layers of a flat latent, and energies on such layers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise

@@ -1,7 +1,5 @@
 """Priors whose reference is a hierarchy of conditional Gaussians, and the space of their noise."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Sequence

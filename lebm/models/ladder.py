@@ -1,7 +1,5 @@
 """Ladders: a generator that takes its latent at several depths, and its bottom-up encoder."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Layers and small networks shared by several models."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 

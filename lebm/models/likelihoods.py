@@ -1,7 +1,5 @@
 """Observation models: densities of the data around the output of a generator."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A mixture of Gaussians with a density, exact samples and a fit by expectation maximisation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -1,7 +1,5 @@
 """Checks of observations: the shape of one observation and the range of its values."""
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings

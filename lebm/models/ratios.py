@@ -1,7 +1,5 @@
 """A prior learned as a product of density ratios, one classifier per stage."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import asdict, dataclass
 from typing import Any

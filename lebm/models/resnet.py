@@ -1,7 +1,5 @@
 """Residual networks on images: an energy with spectral norm, and a generator."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Pictures of latents of the prior and of the posterior, of the stages of a prior, and of long chains."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Interpolation between latents, sweeps of single coordinates, and their images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

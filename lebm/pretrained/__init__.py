@@ -1,7 +1,5 @@
 """Small trained models of the package: ``lebm.load("pretrained/NAME")``, each with a card."""
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Model cards: the model, its origin, its measurements and its limits."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

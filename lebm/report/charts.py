@@ -1,7 +1,5 @@
 """Line charts and histograms as SVG pictures with titles and legends as text."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Figures of a run: their order on the page, and the best of several values."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

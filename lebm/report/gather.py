@@ -1,7 +1,5 @@
 """Reader of run folders for a report."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io

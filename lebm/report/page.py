@@ -1,7 +1,5 @@
 """The report page: one HTML file that needs no other file and no network."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections import Counter

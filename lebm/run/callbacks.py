@@ -1,7 +1,5 @@
 """Callbacks of every run: checkpoints, stored recipe, signals and progress."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import signal

@@ -1,7 +1,5 @@
 """The run folder: its single writer, and the summary of a run."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import itertools

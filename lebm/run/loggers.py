@@ -1,7 +1,5 @@
 """Loggers of a run: ``metrics.csv`` and the chosen loggers; the content of a Weights & Biases run."""
 
-from __future__ import annotations
-
 import csv
 import logging
 from collections.abc import Mapping

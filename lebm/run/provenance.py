@@ -1,7 +1,5 @@
 """The origin of the weights of a model, as plain values that are stored with them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

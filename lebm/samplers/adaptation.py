@@ -1,7 +1,5 @@
 """Adaptation of step sizes to a target acceptance by dual averaging, only on an explicit call."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The interface of all samplers, and the measurements of a chain."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

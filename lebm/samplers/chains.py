@@ -1,7 +1,5 @@
 """Persistent chains: a pool that stores the ends of the chains of earlier calls."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Compilation of several steps of a chain into one graph by ``torch.compile``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any

@@ -14,8 +14,6 @@ Example:
     (torch.Size([3]), torch.Size([3]), torch.Size([6, 3]))
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Importance weights, their effective sample size, and samplers with proposals of another density."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any, Protocol, runtime_checkable

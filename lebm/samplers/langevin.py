@@ -1,7 +1,5 @@
 """Short-run and long-run Langevin dynamics."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial

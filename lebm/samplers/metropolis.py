@@ -1,7 +1,5 @@
 """Samplers with a Metropolis test, which leave their target invariant, and the test without a decision."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

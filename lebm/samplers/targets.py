@@ -1,7 +1,5 @@
 """The density of an energy at a temperature, and samplers of some coordinates given the others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

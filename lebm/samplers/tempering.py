@@ -1,7 +1,5 @@
 """Parallel tempering: hot copies of a chain cross barriers and exchange states with the cold chain."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

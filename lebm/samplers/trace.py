@@ -1,7 +1,5 @@
 """Traces of long chains, and findings about them in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
