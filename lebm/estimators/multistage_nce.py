@@ -204,9 +204,7 @@ class MultiStageNCE(PriorModel):
         """Count a step, and return the record of the stage if this step finished it."""
         product, waited = self.prior.tilt, self.prior.asleep
         super().after_step(optimizer)
-        if waited:
-            return None
-        record = self.stages.step(product.max_stages - product.finished)
+        record = None if waited else self.stages.step(product.max_stages - product.finished)
         if record is None:
             return None
         if record.kept:
@@ -225,13 +223,10 @@ class MultiStageNCE(PriorModel):
         return record
 
     def _restore_shares(self) -> None:
-        base, ratios, stage = self.prior.base, self.prior.tilt.stages, self.prior.tilt.finished
+        base, stages, last = self.prior.base, self.prior.tilt.stages, self.prior.tilt.finished
         if self.keep_shares and isinstance(base, GaussianMixture):
-            base.keep_shares(
-                before=lambda z: -ratios(z, stage - 1).sum(dim=0),
-                after=lambda z: -ratios(z, stage).sum(dim=0),
-                generator=Noise([(self.seed, "shares", stage)]),
-            )
+            noise = Noise([(self.seed, "shares", last)])
+            base.keep_shares(lambda z: -stages(z, last - 1).sum(0), lambda z: -stages(z, last).sum(0), noise)
             self.share_base()
 
     def _estimate_log_z(self, stage: int) -> None:
