@@ -114,8 +114,14 @@ def base_alone(run: Path, settings: dict[str, Any], data: str | None) -> Figures
     distance = to_training(images.train, model.device, DigitFeatures())
     base = copy.deepcopy(model)
     base.fit_base.steps = 0  # as before the first fit of the base, so without the energy
+    if getattr(model, "keep_shares", False) and "model" not in settings:  # shipped models are older
+        # The weights as fitted: the same samples, the other way.
+        noise, stages = Noise([(model.seed, "shares", 1)]), model.prior.tilt.stages
+        base.prior.base.keep_shares(lambda z: -stages(z, 1).sum(0), lambda z: z.new_zeros(len(z)), noise)
     z = codes(model, images.test, lambda i: Noise([(500 * i, "gain", 0)]))
-    found: Figures = {"gain": gain(model.prior, z, torch.Generator().manual_seed(0))}
+    with torch.no_grad():
+        shift = float((model.prior.base.log_density(z) - base.prior.base.log_density(z)).mean())
+    found = {"gain": [shift + end for end in gain(model.prior, z, torch.Generator().manual_seed(0))]}
     drawn: dict[str, tuple[Any, int | None]] = {"energy": (model, None), "base": (base, None)}
     if isinstance(model.prior_sampler, MALA):
         drawn["chain"] = model, model.prior_sampler.steps
