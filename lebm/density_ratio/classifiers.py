@@ -207,14 +207,14 @@ def sequential(
             warnings.warn(doubt, UserNotice, stacklevel=2)
     annealing = annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30)
     constant = staged_log_z(prior, annealing, generator=generator)
-    prior.remember(constant)
+    prior.constants[product.finished], log_z = constant, float(constant.estimate)
     against = prior.reference(HELD_OUT_DRAWS, generator)
-    quality = assess(lambda z: -product(z) - constant.log_z, tested, against)
+    quality = assess(lambda z: -product(z) - log_z, tested, against)
     # The interval of the KL divergence also covers the uncertainty of log Z.
-    low = math.hypot(quality.kl - quality.kl_low, constant.high - constant.log_z)
-    high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)
+    low = math.hypot(quality.kl - quality.kl_low, constant.high - log_z)
+    high = math.hypot(quality.kl_high - quality.kl, log_z - constant.low)
     quality = replace(quality, kl_low=quality.kl - low, kl_high=quality.kl + high)
-    return LogRatio(product, quality, constant.log_z)
+    return LogRatio(product, quality, log_z)
 
 
 def extrapolation(product: RatioProduct, accuracy: float) -> str:
