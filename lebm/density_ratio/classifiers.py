@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.density_ratio.log_ratio import LogRatio, assess, logistic_loss, staged_log_z
-from lebm.errors import UserNotice
+from lebm.errors import UserNotice, at_least
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
 from lebm.samplers.annealed import AnnealedImportanceSampling
@@ -59,8 +59,7 @@ class Training:
     held_out: float = 0.2
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size) < 1:
-            raise ValueError(f"steps and batch_size must be at least 1: {self}")
+        at_least(1, steps=self.steps, batch_size=self.batch_size)
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
 

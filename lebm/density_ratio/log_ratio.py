@@ -93,9 +93,7 @@ def assess(log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: 
 
 
 @torch.no_grad()
-def direct_log_z(
-    prior: EnergyPrior, n: int = 20_000, generator: RandomSource = None, *, level: float = 0.95
-) -> LogZ:
+def direct_log_z(prior: EnergyPrior, n: int = 20_000, generator: RandomSource = None) -> LogZ:
     """Estimate log Z of a tilted prior from samples of its base alone, ``Z = E[exp(-E(z))]``.
 
     The interval is narrow if the base is near the prior, see ``ess`` of the estimate.
@@ -104,7 +102,6 @@ def direct_log_z(
         prior: prior with the base and the energy.
         n: number of samples, at least 2.
         generator: source of randomness.
-        level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: for fewer than two samples, or if all weights are zero.
@@ -118,16 +115,11 @@ def direct_log_z(
         True
     """
     z = prior.reference(n, generator)
-    return LogZ.from_log_weights(-prior.energy(z), level=level)
+    return LogZ.from_log_weights(-prior.energy(z))
 
 
 def staged_log_z(
-    prior: RatioPrior,
-    annealing: AnnealedImportanceSampling,
-    n: int = 512,
-    generator: RandomSource = None,
-    *,
-    level: float = 0.95,
+    prior: RatioPrior, annealing: AnnealedImportanceSampling, n: int = 512, generator: RandomSource = None
 ) -> LogZ:
     """Estimate log Z in nats by annealed importance sampling along the stages, from the base to the product.
 
@@ -140,7 +132,6 @@ def staged_log_z(
         annealing: levels and kernel of *each* stage; the kernel is adapted in place.
         n: number of chains, at least 2.
         generator: source of randomness.
-        level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: for fewer than two chains, or if all weights are zero.
@@ -165,4 +156,4 @@ def staged_log_z(
         total += weights
     if product.finished == 0:
         return prior.log_constant()
-    return LogZ.from_log_weights(total, level=level)
+    return LogZ.from_log_weights(total)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from lebm.density_ratio.log_ratio import direct_log_z, staged_log_z
-from lebm.errors import UserError
+from lebm.errors import UserError, at_least
 from lebm.estimators.latent_model import both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
@@ -112,8 +112,7 @@ class MultiStageNCE(PriorModel):
         if not update_generator_in_stage:
             likelihood.requires_grad_(False)  # from the start, so that nothing is toggled later
         super().__init__(likelihood, prior, prior_sampler, posterior_sampler, optimizer, **model)
-        if annealing_chains < 2:
-            raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")
+        at_least(2, annealing_chains=annealing_chains)
         self.stages = stages
         self.annealing = annealing
         self.annealing_chains = annealing_chains

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from torchmetrics import MinMetric, SumMetric
 
 from lebm.data.rows import TextRows
-from lebm.errors import UserError
+from lebm.errors import UserError, at_least
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.intervals import LEVEL
@@ -69,10 +69,8 @@ class LikelihoodBounds:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        n = 1 if self.n is None else self.n
-        if min(n, self.levels, self.prior_levels) < 1 or min(self.chains, self.prior_chains) < 2:
-            least = "n, levels and prior_levels must be at least 1, chains and prior_chains at least 2"
-            raise ValueError(least)
+        at_least(1, n=self.n, levels=self.levels, prior_levels=self.prior_levels)
+        at_least(2, chains=self.chains, prior_chains=self.prior_chains)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -160,8 +158,8 @@ class SampleQuality:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.n, self.compared) < 2 or min(self.steps, self.hidden) < 1:
-            raise ValueError("n and compared must be at least 2, steps and hidden at least 1")
+        at_least(2, n=self.n, compared=self.compared)
+        at_least(1, steps=self.steps, hidden=self.hidden)
         self.budget = Budget(steps=self.steps, hidden=self.hidden, seed=self.seed)
 
     @property

@@ -119,12 +119,12 @@ def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
 
 
 def latent_use(
-    first: Sequence[Tensor], second: Sequence[Tensor], gains: Sequence[Tensor], threshold: float = 0.01
+    first: Sequence[Tensor], second: Sequence[Tensor], gains: Sequence[Tensor]
 ) -> dict[str, float]:
     r"""Return the number of active coordinates, and the gain of the generator from the latent in nats.
 
     For two independent posterior samples ``z, z'`` of every observation, the covariance over observations is
-    :math:`\mathrm{Var}_x(E[z \mid x])`. ``active_units`` counts the coordinates where it exceeds a threshold
+    :math:`\mathrm{Var}_x(E[z \mid x])`. ``active_units`` counts the coordinates where it exceeds 0.01
     (Burda et al. 2016), and ``posterior_mean_variance`` is its mean over coordinates.
 
     ``latent_nats`` is the mean of :math:`\log p(x \mid z) - \log p(x \mid z^*)`, where :math:`z^*` is the
@@ -134,7 +134,6 @@ def latent_use(
         first: posterior samples ``(B, d)`` of each batch.
         second: independent second samples of the same shapes.
         gains: gains ``(B,)`` of each batch, in float64; empty for an observation that is alone in its batch.
-        threshold: smallest variance of an active coordinate.
 
     Example:
         >>> import torch
@@ -149,7 +148,7 @@ def latent_use(
     means = [sum((z.double().sum(dim=0) for z in draws), zero) / count for draws in (first, second)]
     covariance = products / count - means[0] * means[1]
     return {
-        "active_units": float((covariance > threshold).sum()),
+        "active_units": float((covariance > 0.01).sum()),
         "posterior_mean_variance": float(covariance.mean()),
         "latent_nats": float(sum(gain.sum() for gain in gains)) / max(1, compared),
     }

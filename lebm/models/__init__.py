@@ -21,7 +21,7 @@ from lebm.models.priors import EnergyPrior, Prior, StandardNormal
 from lebm.models.ratios import RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
 from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator, TransformerGenerator
-from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary, sentence_likelihood
+from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary
 
 __all__ = [
     "BottomLayer",
@@ -69,5 +69,4 @@ __all__ = [
     "VectorUnits",
     "Vocabulary",
     "frozen",
-    "sentence_likelihood",
 ]

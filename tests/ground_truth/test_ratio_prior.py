@@ -45,7 +45,7 @@ def prior() -> RatioPrior:
                 parameter.copy_(torch.randn(parameter.shape, generator=source, dtype=torch.float64))
         prior.tilt.switch()
         annealing = AnnealedImportanceSampling(MALA(2, 0.5), 20)
-        prior.constants[prior.tilt.finished] = staged_log_z(prior, annealing, 1000, source, level=0.999)
+        prior.constants[prior.tilt.finished] = staged_log_z(prior, annealing, 1000, source)
     return prior
 
 

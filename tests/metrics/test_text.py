@@ -93,7 +93,7 @@ def test_use_of_latents_by_a_linear_gaussian() -> None:
     ]
     first, second = (draw.split(n // 4) for draw in draws)
     gains = [*torch.full((3, n // 4), 2.0).double(), numbers()]  # the last batch has no other latent
-    found = latent_use(first, second, gains, threshold=0.05)
+    found = latent_use(first, second, gains)
     assert found["active_units"] == 2
     # the covariance of two unit normals has a standard error of at most sqrt(2 / n); the mean of three
     # coordinates less
