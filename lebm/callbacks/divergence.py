@@ -256,8 +256,7 @@ class ChainHealth(EvaluationCallback):
     On logged training steps it checks ``mcmc/*/nonfinite``, ``mcmc/*/acceptance`` (at least 0.01) and
     ``train/energy_gap``, ``E(z+) - E(z-)``, which grows before a divergence. In validation, after the first
     200 training steps, it checks the ratio of the standard deviations of prior samples and of encodings of
-    the first batch, and of decoded samples and observations. A ratio below 0.1 means that the samples have
-    collapsed.
+    the first batch, and of decoded samples and observations. A ratio below 0.1 means collapsed samples.
 
     Args:
         max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a finding.
