@@ -92,8 +92,8 @@ def measure(method: str, family: str, kl: float, seed: int) -> Figures:
         annealing = AnnealedImportanceSampling(MALA(2, 0.8), 40)
         ratio = sequential(samples, prior, each, annealing=annealing, burn_in=20, generator=generator)
         constant = prior.log_constant()
-        found["log_z"] = [constant.log_z, constant.low, constant.high]
-        found["ess"] = [constant.ess, None, None]
+        found["log_z"] = [float(end) for end in (constant.estimate, constant.low, constant.high)]
+        found["ess"] = [float(constant.ess), None, None]
     seconds, quality = time.perf_counter() - start, ratio.quality
     found[method] = [quality.kl, quality.kl_low, quality.kl_high]
     found[f"{method}/covers"] = [float(quality.kl_low <= kl <= quality.kl_high), None, None]

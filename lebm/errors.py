@@ -1,4 +1,4 @@
-"""User errors, and lines that are safe to print in a terminal."""
+"""User errors, a check of arguments, and lines that are safe to print in a terminal."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointWriteError",
     "UserError",
     "UserNotice",
+    "at_least",
     "data_error",
     "fail",
     "one_line",
@@ -18,6 +19,13 @@ __all__ = [
 
 class UserError(ValueError):
     """An error in a path, a file or a value. The command line prints one line and exits with status 2."""
+
+
+def at_least(least: int, **numbers: int | None) -> None:
+    """Raise a ``ValueError`` for arguments below ``least``, by name; ``None`` is accepted."""
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def data_error(path: str, text: str) -> UserError:

@@ -38,19 +38,6 @@ def parsed(name: str) -> tuple[str, str | None]:
     return repository, revision or None
 
 
-def fetch(name: str) -> Path:
-    """Return the model file of a name, downloaded unless the revision is cached.
-
-    Raises:
-        UserError: in one line, if the model or revision does not exist or cannot be downloaded.
-    """
-    repository, revision = parsed(name)
-    import huggingface_hub
-
-    with _one_line(name):
-        return Path(huggingface_hub.hf_hub_download(repository, MODEL, revision=revision))
-
-
 def located(run_or_file: str | Path, download: bool = True) -> Path:
     """Return the run folder or file of a path, ``pretrained/NAME``, or ``hub:USER/NAME[@REVISION]``.
 
@@ -58,13 +45,20 @@ def located(run_or_file: str | Path, download: bool = True) -> Path:
     name is checked.
 
     Raises:
-        UserError: if there is no such run or model, or a folder has no checkpoint.
+        UserError: if there is no such run or model, a model cannot be downloaded, or a folder has no
+            checkpoint.
     """
     path, name = Path(run_or_file), str(run_or_file)
     if not path.exists() and name.startswith(pretrained.PREFIX):
         return pretrained.find(name)
     if not path.exists() and name.startswith(PREFIX):
-        return fetch(name) if download else Path(parsed(name)[0])
+        repository, revision = parsed(name)
+        if not download:
+            return Path(repository)
+        import huggingface_hub
+
+        with _one_line(name):
+            return Path(huggingface_hub.hf_hub_download(repository, MODEL, revision=revision))
     if not path.exists():
         raise UserError(f"{path}: no such run folder or checkpoint")
     if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):

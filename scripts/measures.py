@@ -193,8 +193,8 @@ def stages(model: Any) -> Iterator[Row]:
     for stage in range(1, prior.tilt.finished + 1):
         density, constant = prior.log_density_after(stage), prior.constants[stage]
         z, _ = kernel.run(density, z, noise, steps=MOVES)
-        half = (constant.high - constant.low) / 2
-        yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.log_z, z, half
+        half = float(constant.high - constant.low) / 2
+        yield f"stage {stage}", lambda at, d=density, c=constant: d(at) - c.estimate, z, half
     noise = torch.Generator().manual_seed(4)
     for name, chosen in (("last", False), ("through", True)):
         model.through_stages = chosen

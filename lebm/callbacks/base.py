@@ -134,13 +134,6 @@ def fitting(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING
 
 
-def at_least(least: int, **numbers: int | None) -> None:
-    """Raise a ``ValueError`` for arguments below ``least``, by name; ``None`` is accepted."""
-    for name, value in numbers.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
 def double_mean(device: torch.device, nan_strategy: Literal["warn", "disable"] = "disable") -> MeanMetric:
     """Return a mean metric on a device, in double precision."""
     mean = MeanMetric(nan_strategy=nan_strategy).to(device)

@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from lightning.pytorch import Trainer
 
-from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, at_least, data_of, log, whole_split
+from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, data_of, log, whole_split
+from lebm.errors import at_least
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.chains import CHUNK, sample_chunks
 from lebm.evaluation.image import check_images

@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, at_least
+from lebm.callbacks.base import Batch, EvaluationCallback
 from lebm.callbacks.publish import publish_histogram, publish_image
-from lebm.errors import UserError
+from lebm.errors import UserError, at_least
 from lebm.estimators.latent_model import HasLayers, LatentModel
 from lebm.metrics.frechet import maximum_mean_discrepancy
 from lebm.metrics.rows import RowCollector, finite_rows

@@ -10,9 +10,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import Batch, EvaluationCallback, at_least, double_mean, fitting, whole_split
+from lebm.callbacks.base import Batch, EvaluationCallback, double_mean, fitting, whole_split
 from lebm.callbacks.publish import publish_image
-from lebm.errors import UserError
+from lebm.errors import UserError, at_least
 from lebm.estimators.latent_model import HasLayers, LatentModel
 from lebm.metrics.classification import classify, latent_attack
 from lebm.metrics.reconstruction import squared_error_rows

@@ -8,9 +8,10 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, at_least, double_mean
+from lebm.callbacks.base import LOWER_STEP, Batch, EvaluationCallback, double_mean
 from lebm.callbacks.publish import publish_image
 from lebm.data.splits import spread_rows
+from lebm.errors import at_least
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.image import reconstructions_after
 from lebm.metrics.reconstruction import SSIM_WINDOW, squared_error_rows

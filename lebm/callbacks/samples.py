@@ -9,8 +9,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from lebm.callbacks.base import Batch, EvaluationCallback, at_least
+from lebm.callbacks.base import Batch, EvaluationCallback
 from lebm.callbacks.publish import moment, publish_image, publish_table, takes_tables
+from lebm.errors import at_least
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentences import likelihood_of_sentences
 from lebm.files import write_text

@@ -1,7 +1,6 @@
 """Dispatch of verbs: from words to verbs, and from exceptions to one line and an exit status."""
 
 import contextlib
-import difflib
 import functools
 import importlib
 import os
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lebm._version import __version__
+from lebm.config.recipes import nearest
 from lebm.config.request import check_flagged_data, helped, read_request
 from lebm.errors import UserError, UserNotice, fail, printable
 
@@ -119,8 +119,7 @@ def _verb(word: str) -> Callable[[list[str]], int | None]:
     if word.startswith("-"):
         raise UserError(f"the verb comes first, as in: lebm fit {word} ...; lebm --help lists the verbs")
     if word not in VERBS:
-        near = difflib.get_close_matches(word, VERBS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else "; lebm --help lists the verbs"
+        hint = nearest(word, VERBS) or "; lebm --help lists the verbs"
         raise UserError(f"unknown verb {word!r}{hint}")
     if word in ("fit", "validate", "test"):
         return functools.partial(_train, word)

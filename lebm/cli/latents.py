@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lebm.cli.common import Opened, count, encode_noise, run_parser, say, target_file
@@ -45,13 +46,11 @@ def interpolate(argv: list[str]) -> None:
     pairs = "number of interpolations between rows chosen by the seed, if no ends are named"
     seeds = "two draws of the prior as the ends, by their seeds"
     parser.add_argument("ends", nargs="*", help="two ends: sentences, or rows of images")
-    parser.flag("-n", "number of points, ends included", type=count, default=8)
+    parser.flag("-n", "number of points, ends included", type=partial(count, least=2), default=8)
     parser.flag("--pairs", pairs, type=count, default=6)
     parser.flag("--seeds", seeds, type=int, nargs=2, metavar="SEED")
     chosen = parser.parse_args(argv)
     words = chosen.ends
-    if chosen.n < 2:
-        raise UserError(f"-n {chosen.n}: must be at least 2, because an interpolation has two ends")
     if len(words) not in ((0,) if chosen.seeds else (0, 2)):
         raise UserError(f"{' '.join(words)}: an interpolation has two ends; name two, none, or --seeds")
     run = Opened(chosen)
@@ -91,10 +90,8 @@ def traverse(argv: list[str]) -> None:
     parser.flag("--from-seed", "seed of a prior draw as the image", type=int, metavar="SEED")
     parser.flag("--coordinates", which, type=int, nargs="+", metavar="K")
     parser.flag("--range", "largest change of a coordinate, in both directions", type=float, default=3.0)
-    parser.flag("-n", "number of images per row", type=count, default=9)
+    parser.flag("-n", "number of images per row", type=partial(count, least=2), default=9)
     chosen = parser.parse_args(argv)
-    if chosen.n < 2:
-        raise UserError(f"-n {chosen.n}: must be at least 2, because a row has two ends")
     if chosen.row is not None and chosen.from_seed is not None:
         raise UserError("--from-seed draws a latent from the prior; leave out the row")
     run = Opened(chosen)

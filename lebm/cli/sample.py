@@ -77,13 +77,10 @@ def _drawn(run: Opened) -> Tensor:
     """Return draws of the model in CPU memory; each depends only on its number."""
     import torch
 
-    from lebm.estimators.prior_model import PriorModel
     from lebm.evaluation.chains import drawn
     from lebm.samplers.noise import Noise
 
     chosen, model, pool = run.chosen, run.model, run.chosen.start == "pool"
-    if pool and not isinstance(model, PriorModel):
-        raise UserError(f"--start pool: a {type(model).__name__} has no prior chains; leave the flag out")
     parts = []
     for rows in torch.arange(chosen.n).split(chosen.batch_size):
         noise = Noise.samples(chosen.seed, "sample", index=rows)

@@ -16,6 +16,7 @@ from lebm.samplers.metropolis import MALA
 from lebm.samplers.noise import RandomSource, uniform
 
 _BLOCK = 5  # transitions between two changes of the step
+_MOVES = 20  # transitions after the last selection
 _LEVELS = 200
 _FEWEST = 32  # effective particles that determine the widths of the target
 
@@ -62,7 +63,6 @@ def draw_given(
     n: int,
     generator: RandomSource = None,
     *,
-    steps: int = 20,
     latents: Callable[[Tensor], Tensor] | None = None,
 ) -> ConditionalDraws:
     r"""Draw from :math:`p(z)\, e^{c(z)} / Z` by a sequential Monte Carlo sampler (Del Moral et al. 2006).
@@ -70,7 +70,7 @@ def draw_given(
     Particles start as samples of the prior. They are weighted by :math:`e^{(\beta_{t+1} - \beta_t) c(z)}`,
     resampled, and moved by :class:`~lebm.samplers.MALA` on :math:`p(z)\, e^{\beta_{t+1} c(z)}`, where each
     :math:`\beta` leaves half of the particles effective. As soon as the remaining weights leave ``n``
-    effective particles, ``n`` particles are selected and moved ``steps`` times on the target. A class takes
+    effective particles, ``n`` particles are selected and moved 20 times on the target. A class takes
     one or two levels, which keep every mode, and an image observed with little noise about twelve. The
     preconditioner is the variance of the particles, and the step size adapts between blocks of transitions,
     so the result depends on ``n``.
@@ -82,7 +82,6 @@ def draw_given(
             with a share of 0.1 needs no copies.
         n: number of latents, a multiple of the rows of data inside the condition.
         generator: source of randomness.
-        steps: number of transitions after the last selection.
         latents: function from states of the prior, such as noise, to latents; the identity if ``None``.
 
     Raises:
@@ -118,7 +117,7 @@ def draw_given(
         nearer = 1.0 if levels == _LEVELS else _next(values, beta, n // groups)
         weights = (nearer - beta) * values
         evidence += weights.logsumexp(1) - math.log(weights.shape[1])
-        count, moves = (n // groups, steps) if nearer == 1.0 else (weights.shape[1], _BLOCK)
+        count, moves = (n // groups, _MOVES) if nearer == 1.0 else (weights.shape[1], _BLOCK)
         chosen = _systematic(weights, count, generator)
         kernel = _preconditioned(state, weights, kernel)
         state, acceptance = _moved(kernel, tempered(nearer), state[chosen], generator, moves)

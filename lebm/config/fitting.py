@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from lebm.config import recipes
-from lebm.config.recipes import merged, read
+from lebm.config.recipes import HELD_OUT, merged, read
 from lebm.data import ArrayData, ImageData
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
@@ -77,7 +77,7 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
             f"{steps} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
             " --data.init_args.batch_size"
         )
-    held_out = {key: before[key] for key in ("held_out_label", "normal_label") if before.get(key) is not None}
+    held_out = {key: before[key] for key in HELD_OUT if before.get(key) is not None}
     if found.normal is not None:
         said.append(
             f"all training images have the class {found.normal!r}, and test images have other classes too:"

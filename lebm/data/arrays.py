@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.splits import PARTS, check_counts, check_size, existing_split
-from lebm.errors import UserError, data_error
+from lebm.data.splits import PARTS, check_size, existing_split
+from lebm.errors import UserError, at_least, data_error
 from lebm.samplers.noise import keyed_seed
 
 _NAMES = {
@@ -76,7 +76,7 @@ class ArrayData(SplitData):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size)
+        at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_size("validation_size", validation_size)
         check_size("test_size", test_size)
         self.path, self.seed = path, seed
@@ -189,7 +189,7 @@ def plane_samples(shape: str, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """
     if shape not in SHAPES:
         raise ValueError(f"unknown shape {shape!r}; choose one of {', '.join(SHAPES)}")
-    check_counts(n=n)
+    at_least(1, n=n)
     generator = torch.Generator().manual_seed(seed)
     pieces = torch.randint(9 if shape == "grid" else 2, (n,), generator=generator)
     if shape == "grid":
@@ -244,7 +244,7 @@ class PlaneData(ArrayData):
         eval_batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        check_counts(n_train=n_train, n_eval=n_eval)
+        at_least(1, n_train=n_train, n_eval=n_eval)
         super().__init__(shape, batch_size, eval_batch_size, seed=seed)
         self._sizes = {"train": n_train, "validation": n_eval, "test": n_eval}
 

@@ -14,12 +14,10 @@ from lebm.data.decoding import Decoding
 from lebm.data.loader import coin_flips
 from lebm.data.module import SplitData
 from lebm.data.rows import ImageRows, Rows, to_unit_range
-from lebm.data.splits import check_counts, check_size, chosen_splits, held_out_rows, is_normal
-from lebm.errors import UserError, data_error, one_line
+from lebm.data.splits import check_size, chosen_splits, held_out_rows, is_normal
+from lebm.errors import UserError, at_least, data_error, one_line
 
 Labels = int | str | list[int | str] | None
-HELD_OUT = ("held_out_label", "normal_label")
-"""The arguments of :class:`~lebm.data.images.ImageData` that hold out classes."""
 
 
 class ClassError(UserError):
@@ -59,11 +57,6 @@ def held_out_classes(
     if not held_out:
         raise UserError(f"{where} {wanted}: the data have no other class; {way}")
     return held_out
-
-
-def by_number(labels: Any) -> bool:
-    """Return whether a class is given by number, which may be another class in other data."""
-    return any(isinstance(label, int) for label in (labels if isinstance(labels, list) else [labels]))
 
 
 def class_words(number: int, names: Mapping[int, str], both: str = "{} ({!r})") -> str:
@@ -169,11 +162,10 @@ class ImageData(SplitData):
         white_level: float | None = None,
     ) -> None:
         super().__init__()
-        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size)
-        check_counts(limit_train=limit_train, limit_eval=limit_eval)
+        at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        at_least(1, limit_train=limit_train, limit_eval=limit_eval)
         check_size("validation_size", validation_size)
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be at least 0, not {num_workers}")
+        at_least(0, num_workers=num_workers)
         self._decoding = Decoding(image_size, channels, crop, white_level)  # rejects impossible values
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size

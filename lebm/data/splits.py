@@ -48,13 +48,6 @@ def check_size(name: str, size: int | float) -> None:
         raise ValueError(f"{name} must be {wanted}, not {size}")
 
 
-def check_counts(**counts: int | None) -> None:
-    """Reject arguments below 1, by name, with a ValueError; ``None`` is accepted."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-
-
 def size_in_rows(size: int | float, rows: int) -> int:
     """Return the number of rows of a size as in :func:`check_size`; a share is at least one row."""
     return size if isinstance(size, int) else max(1, round(size * rows))

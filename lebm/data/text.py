@@ -12,8 +12,8 @@ from lebm.data.loader import ShardedBatchSampler
 from lebm.data.module import SplitData
 from lebm.data.rows import LengthBatchSampler, Rows, TextRows
 from lebm.data.sources import find_source, reading
-from lebm.data.splits import VALIDATION_SPLITS, check_counts, check_size, chosen_splits, existing_split
-from lebm.errors import UserError, data_error
+from lebm.data.splits import VALIDATION_SPLITS, check_size, chosen_splits, existing_split
+from lebm.errors import UserError, at_least, data_error
 from lebm.models.text_likelihood import END, UNKNOWN, CategoricalLikelihood, Vocabulary
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
@@ -201,9 +201,9 @@ class TextData(SplitData):
         on_error: Literal["fail", "skip"] = "fail",
     ) -> None:
         super().__init__()
-        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size)
-        check_counts(limit_train=limit_train, limit_eval=limit_eval)
-        check_counts(max_length=max_length, vocabulary_size=vocabulary_size)
+        at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        at_least(1, limit_train=limit_train, limit_eval=limit_eval)
+        at_least(1, max_length=max_length, vocabulary_size=vocabulary_size)
         check_size("validation_size", validation_size)
         self.path, self.train_split, self.test_split = path, train_split, test_split
         self.tokenizer: Literal["word", "bpe"] = tokenizer

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.density_ratio.log_ratio import LogRatio, assess, logistic_loss, staged_log_z
-from lebm.errors import UserNotice
+from lebm.errors import UserNotice, at_least
 from lebm.models.energies import Energy
 from lebm.models.ratios import RatioPrior, RatioProduct
 from lebm.samplers.annealed import AnnealedImportanceSampling
@@ -59,8 +59,7 @@ class Training:
     held_out: float = 0.2
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size) < 1:
-            raise ValueError(f"steps and batch_size must be at least 1: {self}")
+        at_least(1, steps=self.steps, batch_size=self.batch_size)
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be between 0 and 1, not {self.held_out}")
 
@@ -207,14 +206,14 @@ def sequential(
             warnings.warn(doubt, UserNotice, stacklevel=2)
     annealing = annealing or AnnealedImportanceSampling(MALA(2, 0.8), 30)
     constant = staged_log_z(prior, annealing, generator=generator)
-    prior.remember(constant)
+    prior.constants[product.finished], log_z = constant, float(constant.estimate)
     against = prior.reference(HELD_OUT_DRAWS, generator)
-    quality = assess(lambda z: -product(z) - constant.log_z, tested, against)
+    quality = assess(lambda z: -product(z) - log_z, tested, against)
     # The interval of the KL divergence also covers the uncertainty of log Z.
-    low = math.hypot(quality.kl - quality.kl_low, constant.high - constant.log_z)
-    high = math.hypot(quality.kl_high - quality.kl, constant.log_z - constant.low)
+    low = math.hypot(quality.kl - quality.kl_low, constant.high - log_z)
+    high = math.hypot(quality.kl_high - quality.kl, log_z - constant.low)
     quality = replace(quality, kl_low=quality.kl - low, kl_high=quality.kl + high)
-    return LogRatio(product, quality, constant.log_z)
+    return LogRatio(product, quality, log_z)
 
 
 def extrapolation(product: RatioProduct, accuracy: float) -> str:

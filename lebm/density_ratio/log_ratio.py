@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from lebm.models.energies import Energy
 from lebm.models.priors import EnergyPrior
-from lebm.models.ratios import LogConstant, RatioPrior
+from lebm.models.ratios import RatioPrior
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ
 from lebm.samplers.noise import RandomSource
@@ -93,9 +93,7 @@ def assess(log_ratio: Callable[[Tensor], Tensor], positives: Tensor, negatives: 
 
 
 @torch.no_grad()
-def direct_log_z(
-    prior: EnergyPrior, n: int = 20_000, generator: RandomSource = None, *, level: float = 0.95
-) -> LogZ:
+def direct_log_z(prior: EnergyPrior, n: int = 20_000, generator: RandomSource = None) -> LogZ:
     """Estimate log Z of a tilted prior from samples of its base alone, ``Z = E[exp(-E(z))]``.
 
     The interval is narrow if the base is near the prior, see ``ess`` of the estimate.
@@ -104,7 +102,6 @@ def direct_log_z(
         prior: prior with the base and the energy.
         n: number of samples, at least 2.
         generator: source of randomness.
-        level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: for fewer than two samples, or if all weights are zero.
@@ -118,17 +115,12 @@ def direct_log_z(
         True
     """
     z = prior.reference(n, generator)
-    return LogZ.from_log_weights(-prior.energy(z), level=level)
+    return LogZ.from_log_weights(-prior.energy(z))
 
 
 def staged_log_z(
-    prior: RatioPrior,
-    annealing: AnnealedImportanceSampling,
-    n: int = 512,
-    generator: RandomSource = None,
-    *,
-    level: float = 0.95,
-) -> LogConstant:
+    prior: RatioPrior, annealing: AnnealedImportanceSampling, n: int = 512, generator: RandomSource = None
+) -> LogZ:
     """Estimate log Z in nats by annealed importance sampling along the stages, from the base to the product.
 
     The path goes through the product of every number of stages, so neighbouring densities overlap as much as
@@ -140,7 +132,6 @@ def staged_log_z(
         annealing: levels and kernel of *each* stage; the kernel is adapted in place.
         n: number of chains, at least 2.
         generator: source of randomness.
-        level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: for fewer than two chains, or if all weights are zero.
@@ -151,8 +142,8 @@ def staged_log_z(
         >>> from lebm.samplers import MALA, AnnealedImportanceSampling
         >>> prior = RatioPrior(RatioProduct(MLPEnergy(2, [8], output_bias=True), max_stages=1))
         >>> prior.tilt.switch()  # a stage without training is the ratio one, so log Z = 0
-        >>> staged_log_z(prior, AnnealedImportanceSampling(MALA(1, 0.8), levels=2), n=8).log_z
-        0.0
+        >>> staged_log_z(prior, AnnealedImportanceSampling(MALA(1, 0.8), levels=2), n=8).estimate
+        tensor(0., dtype=torch.float64)
     """
     product = prior.tilt
     state = prior.reference(n, generator)
@@ -165,9 +156,4 @@ def staged_log_z(
         total += weights
     if product.finished == 0:
         return prior.log_constant()
-    return as_constant(product.finished, LogZ.from_log_weights(total, level=level))
-
-
-def as_constant(stage: int, log_z: LogZ) -> LogConstant:
-    """Convert an estimate for the product of the first ``stage`` stages to plain numbers."""
-    return LogConstant(stage, *(float(each) for each in (log_z.estimate, log_z.low, log_z.high, log_z.ess)))
+    return LogZ.from_log_weights(total)

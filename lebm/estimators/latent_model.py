@@ -28,12 +28,13 @@ from lebm.models.hierarchical import LatentLayout
 from lebm.models.likelihoods import Likelihood
 from lebm.models.observations import as_dictionary, check_range, check_rows, checked, event_shape, rows_of
 from lebm.models.priors import Prior, StandardNormal
-from lebm.models.text_likelihood import CategoricalLikelihood, sentence_likelihood
+from lebm.models.text_likelihood import CategoricalLikelihood
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
 Method = TypeVar("Method", bound="LatentModel")
+CANDIDATES = 16  # prior samples per conditional latent
 
 
 @runtime_checkable
@@ -159,16 +160,11 @@ class LatentModel(LightningModule, Component, ABC):
         """Draw ``n`` latents ``(n, latent_dim)`` from the prior, where a chain takes ``steps`` steps."""
 
     def sample_given(
-        self,
-        n: int,
-        given: Given,
-        *,
-        steps: int | None = None,
-        generator: RandomSource = None,
-        candidates: int = 16,
+        self, n: int, given: Given, *, steps: int | None = None, generator: RandomSource = None
     ) -> ConditionalDraws:
         """Draw ``n`` latents from the prior given a condition, and report how they were obtained.
 
+        Each latent is chosen among 16 prior samples, at least 256 in total per row of data.
         A :class:`~lebm.errors.UserNotice` is issued if fewer than half of them meet the condition.
 
         Args:
@@ -176,12 +172,11 @@ class LatentModel(LightningModule, Component, ABC):
             given: the condition, or any function from latents ``(B, latent_dim)`` to log-factors ``(B,)``.
             steps: length of the prior chain.
             generator: source of randomness.
-            candidates: number of prior samples per latent; at least 256 in total per row of data.
         """
         condition = as_condition(given).to(self.device).on(self.likelihood)
         prior = self.latent_prior or StandardNormal(self.latent_dim)
         space = getattr(self, "space", None) or ChainSpace(prior)
-        count = condition.rows * max(256, candidates * n // condition.rows)
+        count = condition.rows * max(256, CANDIDATES * n // condition.rows)
         start = self.sample_latent(count, steps=steps, generator=generator)
         with torch.inference_mode(False), frozen(prior, self.likelihood, condition):
             state = space.coordinates(start.clone())
@@ -251,7 +246,10 @@ class LatentModel(LightningModule, Component, ABC):
         Raises:
             UserError: if a model of sentences has no vocabulary yet.
         """
-        return sentence_likelihood(self)
+        found = next((part for part in self.modules() if isinstance(part, CategoricalLikelihood)), None)
+        if found is not None and found.vocabulary is None:
+            raise UserError("this model has no vocabulary yet: training gives it the vocabulary of its data")
+        return found
 
     # Parts of a training step
 
@@ -367,8 +365,7 @@ class LatentModel(LightningModule, Component, ABC):
         self._stopping = self._stopping or self.trainer.should_stop
         self.trainer.should_stop = self._stopping and not accumulating(self.trainer)
 
-    def on_validation_end(self) -> None:
-        self.on_train_batch_end()
+    on_validation_end = on_train_batch_end
 
     def on_train_start(self) -> None:
         """Try to rebuild the model, and count the epoch with which a resumed run begins."""
@@ -423,8 +420,7 @@ class LatentModel(LightningModule, Component, ABC):
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self.validation_step(batch, batch_idx)
 
-    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self.validation_step(batch, batch_idx)
+    predict_step = test_step
 
     # Checkpoints
 

@@ -13,8 +13,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lebm.density_ratio.log_ratio import as_constant, direct_log_z, staged_log_z
-from lebm.errors import UserError
+from lebm.density_ratio.log_ratio import direct_log_z, staged_log_z
+from lebm.errors import UserError, at_least
 from lebm.estimators.latent_model import both_energies
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.prior_model import PriorModel
@@ -112,8 +112,7 @@ class MultiStageNCE(PriorModel):
         if not update_generator_in_stage:
             likelihood.requires_grad_(False)  # from the start, so that nothing is toggled later
         super().__init__(likelihood, prior, prior_sampler, posterior_sampler, optimizer, **model)
-        if annealing_chains < 2:
-            raise ValueError(f"annealing_chains must be at least 2, not {annealing_chains}")
+        at_least(2, annealing_chains=annealing_chains)
         self.stages = stages
         self.annealing = annealing
         self.annealing_chains = annealing_chains
@@ -190,7 +189,7 @@ class MultiStageNCE(PriorModel):
         return {
             **super().chain_settings,
             "stages": [asdict(record) for record in self.stages.history],
-            "log_z": [asdict(constant) for constant in self.prior.constants.values()],
+            "log_z": self.prior.get_extra_state()["constants"],
         }
 
     @property
@@ -236,10 +235,11 @@ class MultiStageNCE(PriorModel):
             noise = Noise([(self.seed, "annealing", stage)])
             found.append(staged_log_z(self.prior, self.annealing, self.annealing_chains, noise))
         if self.fit_base is not None:
-            direct = direct_log_z(self.prior, generator=Noise([(self.seed, "direct log z", stage)]))
-            found.append(as_constant(self.prior.tilt.finished, direct))
+            noise = Noise([(self.seed, "direct log z", stage)])
+            found.append(direct_log_z(self.prior, generator=noise))
         if found:
-            self.prior.remember(min(found, key=lambda constant: constant.high - constant.low))
+            narrowest = min(found, key=lambda constant: float(constant.high - constant.low))
+            self.prior.constants[self.prior.tilt.finished] = narrowest
 
     @rank_zero_only
     def _report(self) -> None:

@@ -255,7 +255,7 @@ def stage_lines(stages: StageRule, prior: RatioPrior) -> Iterator[str]:
     if record.kept and prior.tilt.finished in prior.constants:
         constant = prior.log_constant()
         yield (
-            f"  log Z = {constant.log_z:.2f} [{constant.low:.2f}, {constant.high:.2f}],"
+            f"  log Z = {constant.estimate:.2f} [{constant.low:.2f}, {constant.high:.2f}],"
             f" {constant.ess:.0f} effective chains"
         )
 

@@ -57,13 +57,12 @@ def anomaly_suite(subject: Subject, settings: Settings) -> SuiteResult:
         scores = _scores_of(subject, settings, rows, name)
         anomaly = rows.anomaly
         assert anomaly is not None
-        positives, negatives = int(anomaly.sum()), int((~anomaly).sum())
-        if not positives or not negatives:
+        if anomaly.all() or not anomaly.any():
             continue
         if normal:
             scores["combined"] = combined(scores, normal)
         left_out = subject.images.protocol_sizes[name] - len(rows)
-        counts = {"anomalies": positives, "rows_left_out_as_trained_on": left_out}
+        counts = {"anomalies": int(anomaly.sum()), "rows_left_out_as_trained_on": left_out}
         groups = ("normal", f"label {held_out}" if isinstance(held_out, int) else "held-out labels")
         for score, values in scores.items():
             add_ranking(result, settings, name, score, values, anomaly, groups, **counts)

@@ -20,9 +20,9 @@ from lebm.evaluation.record import Figure, SuiteResult
 from lebm.models.priors import EnergyPrior, Prior
 from lebm.samplers.annealed import RELIABLE, AnnealedImportanceSampling, LogZ
 from lebm.samplers.base import LogDensity
-from lebm.samplers.importance import Proposal
+from lebm.samplers.importance import Proposal, UnitNormal
 from lebm.samplers.metropolis import HMC
-from lebm.samplers.noise import Noise, RandomSource, normal
+from lebm.samplers.noise import Noise, RandomSource
 
 __all__ = ["LatentGaussian", "likelihood_suite", "log_marginal", "model_log_z", "prior_log_z"]
 
@@ -155,23 +155,18 @@ def log_marginal(
     """
     wide, (kernel, annealing) = start.repeated(chains), _annealing(levels, x.device)
     target = joint(x.repeat_interleave(chains, dim=0))
-    volume, d = wide.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1), start.mean.shape[1]
+    volume, unit = wide.factor.diagonal(dim1=1, dim2=2).log().sum(dim=1), UnitNormal(wide.mean)
+    count, reverse = len(wide.mean), posterior is not None
 
     def whitened(u: Tensor) -> Tensor:
         return target(wide.place(u)) + volume
 
-    def base(u: Tensor) -> Tensor:
-        return -0.5 * u.square().sum(dim=1) - 0.5 * d * math.log(2 * math.pi)
-
-    def draws() -> Tensor:
-        return normal(generator, (len(wide.mean), d), dtype=wide.mean.dtype, device=wide.mean.device)
-
     if levels > 1:
         # Other processes may have no rows.
-        kernel.warm_up(whitened, draws(), generator, steps=100, across_processes=False)
-    reverse = posterior is not None
-    u = draws() if posterior is None else wide.whiten(posterior.flatten(0, 1))
-    weights, _ = annealing.log_weights(whitened, base, u, generator, reverse=reverse)
+        draws = unit.reference(count, generator)
+        kernel.warm_up(whitened, draws, generator, steps=100, across_processes=False)
+    u = unit.reference(count, generator) if posterior is None else wide.whiten(posterior.flatten(0, 1))
+    weights, _ = annealing.log_weights(whitened, unit.log_density, u, generator, reverse=reverse)
     return LogZ.from_log_weights(weights.reshape(len(x), chains).T, reverse=reverse)
 
 

@@ -1,31 +1,28 @@
 """The text suite: bounds on the likelihood of sentences, their quality, and use of the latents."""
 
 from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torchmetrics import MinMetric, SumMetric
 
 from lebm.data.rows import TextRows
-from lebm.errors import UserError
+from lebm.errors import UserError, at_least
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.intervals import LEVEL
 from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
-from lebm.metrics.text_likelihood import (
-    Budget,
-    SentenceLikelihood,
-    diversity,
-    language_model_perplexity,
-    latent_use,
-)
+from lebm.metrics.text_likelihood import Budget, diversity, language_model_perplexity, latent_use
 from lebm.models.text_likelihood import PAD, CategoricalLikelihood
 from lebm.samplers.noise import Noise
 
 __all__ = ["LikelihoodBounds", "SampleQuality", "likelihood_of_sentences", "text_suite"]
 
+QUANTILE = NormalDist().inv_cdf(0.975)
 FITTED_TO = 16  # posterior chains per sentence for the fit of a Gaussian
 
 
@@ -39,6 +36,14 @@ def likelihood_of_sentences(model: LatentModel, who: str) -> CategoricalLikeliho
 @dataclass
 class LikelihoodBounds:
     """Negative log-likelihood per sentence and perplexity per token, with intervals, and log Z of the prior.
+
+    The estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``, whose first part is low on average, so the
+    mean is an upper bound of the negative log-likelihood in nats, up to the error of log Z. Perplexity counts
+    ``<eos>`` as a token.
+
+    The 95% intervals describe the error of the estimates for these sentences, not the variation between test
+    sets. The errors of single sentences are independent, and the error of log Z is added in full, because all
+    sentences share it.
 
     The method is importance sampling, or annealing from a Gaussian per sentence, see
     :func:`~lebm.evaluation.marginal_likelihood.log_marginal`. Call :meth:`begin`, then :meth:`update` for
@@ -64,11 +69,8 @@ class LikelihoodBounds:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        n = 1 if self.n is None else self.n
-        if min(n, self.levels, self.prior_levels) < 1 or min(self.chains, self.prior_chains) < 2:
-            least = "n, levels and prior_levels must be at least 1, chains and prior_chains at least 2"
-            raise ValueError(least)
-        self._metric = SentenceLikelihood()
+        at_least(1, n=self.n, levels=self.levels, prior_levels=self.prior_levels)
+        at_least(2, chains=self.chains, prior_chains=self.prior_chains)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -80,10 +82,14 @@ class LikelihoodBounds:
 
         All processes use equal noise streams and so compute equal estimates.
         """
-        self._metric.to(model.device).reset()
+        # Sums of the estimates, of their squared errors, of sentences and of tokens.
+        self._sums = [SumMetric(nan_strategy="disable").to(model.device) for _ in range(4)]
+        self._least_ess = MinMetric(nan_strategy="disable").to(model.device)
+        for metric in (*self._sums, self._least_ess):
+            metric.set_dtype(torch.float64)  # last, because after a move the metric rounds its inputs
         levels, chains = self.prior_levels, self.prior_chains
         below, above = model_log_z(model, levels, chains, lambda purpose: Noise([(self.seed, purpose)]))
-        self._metric.log_z = replace(below, high=torch.maximum(below.high, above.high))
+        self._log_z = replace(below, high=torch.maximum(below.high, above.high))
 
     def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
         """Add a batch of sentences ``x: (B, T)``, whose numbers ``index: (B,)`` key the noise."""
@@ -103,13 +109,27 @@ class LikelihoodBounds:
                 start = LatentGaussian.fitted(z.reshape(len(x), FITTED_TO, -1).transpose(0, 1))
             noise = Noise.samples(self.seed, "bounds", index=index)
             estimate = log_marginal(model.posterior, x, start, self.levels, self.chains, noise)
-        self._metric.update(estimate, (x != PAD).sum(dim=1))
+        error = (estimate.high - estimate.low) / (2 * QUANTILE)
+        values = estimate.estimate, error.square(), torch.tensor(len(x)), (x != PAD).sum(dim=1)
+        for metric, value in zip(self._sums, values, strict=True):
+            metric.update(value)
+        self._least_ess.update(estimate.ess)
 
     def compute(self) -> dict[str, float]:
         """Return ``nll``, ``perplexity``, ``log_z``, their ``_low`` and ``_high``, and ``least_ess``; a
         collective call.
         """
-        return {name: float(value) for name, value in self._metric.compute().items()}
+        log_z, (total, variance, sentences, tokens) = self._log_z, (each.compute() for each in self._sums)
+        middle = log_z.estimate.to(total) - total / sentences
+        half = QUANTILE * variance.sqrt() / sentences
+        below = (log_z.estimate - log_z.low).clamp_min(0).to(total)
+        above = (log_z.high - log_z.estimate).clamp_min(0).to(total)
+        nll = {"nll": middle, "nll_low": middle - half - below, "nll_high": middle + half + above}
+        values = {name: (value * (sentences / tokens)).exp() for name, value in nll.items()}
+        perplexity = {name.replace("nll", "perplexity"): value for name, value in values.items()}
+        constant = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
+        found = {**nll, **perplexity, "least_ess": self._least_ess.compute(), **constant}
+        return {name: float(value) for name, value in found.items()}
 
 
 @dataclass
@@ -138,8 +158,8 @@ class SampleQuality:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.n, self.compared) < 2 or min(self.steps, self.hidden) < 1:
-            raise ValueError("n and compared must be at least 2, steps and hidden at least 1")
+        at_least(2, n=self.n, compared=self.compared)
+        at_least(1, steps=self.steps, hidden=self.hidden)
         self.budget = Budget(steps=self.steps, hidden=self.hidden, seed=self.seed)
 
     @property

@@ -104,7 +104,7 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(joint > 0, joint * (joint / independent.clamp_min(1e-300)).log(), 0.0).sum()
 
 
-def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tuple[float, float | None]:
+def mutual_information_gap(codes: Tensor, factors: Tensor) -> tuple[float, float | None]:
     """Return MIG (Chen et al. 2018) and MIG-sup (Li et al. 2020), each in [0, 1].
 
     The mutual information of a coordinate and a factor is divided by the factor's entropy. MIG is the gap
@@ -113,9 +113,8 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tu
     over coordinates, which is high if each coordinate encodes a single factor.
 
     Args:
-        codes: latents ``(N, d)``, d at least 2. Each coordinate is divided into bins of equal width.
+        codes: latents ``(N, d)``, d at least 2. Each coordinate is divided into 20 bins of equal width.
         factors: factors ``(N, K)`` of ``long``, from 0, each with at least two values.
-        bins: number of bins per coordinate.
 
     Returns:
         MIG, and MIG-sup or ``None`` for a single factor.
@@ -133,7 +132,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> tu
     if codes.shape[1] < 2:
         raise ValueError("a mutual information gap needs at least two coordinates")
     low, high = codes.amin(dim=0), codes.amax(dim=0)
-    binned = ((codes - low) / (high - low).clamp_min(1e-12) * bins).long().clamp_max(bins - 1)
+    binned = ((codes - low) / (high - low).clamp_min(1e-12) * 20).long().clamp_max(19)
     entropies = torch.stack([mutual_information(factor, factor) for factor in factors.T])
     if bool((entropies <= 0).any()):
         raise ValueError(f"factor {int(entropies.argmin())} never varies")

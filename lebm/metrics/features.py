@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from lebm.component import Component
-from lebm.errors import UserError
+from lebm.errors import UserError, at_least
 from lebm.extras import need
 from lebm.files import sha256
 
@@ -81,8 +81,7 @@ class FlatFeatures(FeatureExtractor):
 
     def __init__(self, size: int = 8) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size must be at least 1, not {size}")
+        at_least(1, size=size)
         self.size = size
         self.figure = f"frechet_distance/pixels{size}"
 

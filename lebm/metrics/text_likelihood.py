@@ -1,81 +1,17 @@
-"""Metrics of sentences: likelihood and perplexity, diversity, and use of the latents."""
+"""Metrics of sentences: perplexity under language models, diversity, and use of the latents."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchmetrics.functional.text import bleu_score
 
 from lebm.models.sequence_generators import RecurrentGenerator
 from lebm.models.text_likelihood import END, PAD, CategoricalLikelihood
-from lebm.samplers.annealed import LogZ
 
-__all__ = ["Budget", "SentenceLikelihood", "diversity", "language_model_perplexity", "latent_use"]
-
-QUANTILE = NormalDist().inv_cdf(0.975)
-
-
-class SentenceLikelihood(Metric):
-    """Mean ``-log p(x)`` per sentence in nats, and perplexity per token (``<eos>`` included).
-
-    The estimate of a sentence is ``log ∫ p~(x, z) dz - log Z``, whose first part is low on average, so the
-    mean is an upper bound of the negative log-likelihood, up to the error of log Z.
-
-    The 95% intervals describe the error of the estimates for these sentences, not the variation between test
-    sets. The errors of single sentences are independent, and the error of log Z is added in full, because all
-    sentences share it.
-
-    Attributes:
-        log_z: log-constant of the prior with its interval, equal on all processes. Set it before
-            :meth:`compute` (default: 0, for a normalised prior).
-
-    Example:
-        >>> import torch
-        >>> from lebm.metrics.text_likelihood import SentenceLikelihood
-        >>> from lebm.samplers import LogZ
-        >>> exact = torch.tensor([-6.0, -10.0])
-        >>> likelihood = SentenceLikelihood()
-        >>> likelihood.update(LogZ(exact, exact, exact, ess=torch.ones(2)), tokens=torch.tensor([3, 5]))
-        >>> round(float(likelihood.compute()["nll"]), 2), round(float(likelihood.compute()["perplexity"]), 2)
-        (8.0, 7.39)
-    """
-
-    full_state_update = False
-    sums: Tensor  # of estimates, of their squared errors, of sentences and of tokens
-    worst: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        zero = torch.zeros((), dtype=torch.float64)
-        self.log_z = LogZ(zero, zero, zero, zero)  # the constant of a normalised prior
-        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("worst", torch.tensor(math.inf, dtype=torch.float64), dist_reduce_fx="min")
-
-    def update(self, estimate: LogZ, tokens: Tensor) -> None:
-        """Add unnormalised estimates ``(B,)`` with intervals, and the tokens per sentence ``(B,)``."""
-        error = (estimate.high - estimate.low) / (2 * QUANTILE)
-        parts = estimate.estimate.sum(), error.square().sum(), torch.tensor(len(tokens)), tokens.sum()
-        self.sums = self.sums + torch.stack([part.to(self.sums) for part in parts])
-        self.worst = torch.minimum(self.worst, estimate.ess.min().to(self.worst))
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``nll``, ``perplexity`` and ``log_z``, each also with ``_low`` and ``_high``, and
-        ``least_ess`` over sentences.
-        """
-        log_z, (total, variance, sentences, tokens) = self.log_z, self.sums
-        middle = log_z.estimate.to(total) - total / sentences
-        half = QUANTILE * variance.sqrt() / sentences
-        below = (log_z.estimate - log_z.low).clamp_min(0).to(total)
-        above = (log_z.high - log_z.estimate).clamp_min(0).to(total)
-        nll = {"nll": middle, "nll_low": middle - half - below, "nll_high": middle + half + above}
-        values = {name: (value * (sentences / tokens)).exp() for name, value in nll.items()}
-        perplexity = {name.replace("nll", "perplexity"): value for name, value in values.items()}
-        constant = {"log_z": log_z.estimate, "log_z_low": log_z.low, "log_z_high": log_z.high}
-        return {**nll, **perplexity, "least_ess": self.worst, **constant}
+__all__ = ["Budget", "diversity", "language_model_perplexity", "latent_use"]
 
 
 @dataclass(frozen=True)
@@ -183,12 +119,12 @@ def diversity(x: Tensor, compared: int = 200) -> dict[str, float]:
 
 
 def latent_use(
-    first: Sequence[Tensor], second: Sequence[Tensor], gains: Sequence[Tensor], threshold: float = 0.01
+    first: Sequence[Tensor], second: Sequence[Tensor], gains: Sequence[Tensor]
 ) -> dict[str, float]:
     r"""Return the number of active coordinates, and the gain of the generator from the latent in nats.
 
     For two independent posterior samples ``z, z'`` of every observation, the covariance over observations is
-    :math:`\mathrm{Var}_x(E[z \mid x])`. ``active_units`` counts the coordinates where it exceeds a threshold
+    :math:`\mathrm{Var}_x(E[z \mid x])`. ``active_units`` counts the coordinates where it exceeds 0.01
     (Burda et al. 2016), and ``posterior_mean_variance`` is its mean over coordinates.
 
     ``latent_nats`` is the mean of :math:`\log p(x \mid z) - \log p(x \mid z^*)`, where :math:`z^*` is the
@@ -198,7 +134,6 @@ def latent_use(
         first: posterior samples ``(B, d)`` of each batch.
         second: independent second samples of the same shapes.
         gains: gains ``(B,)`` of each batch, in float64; empty for an observation that is alone in its batch.
-        threshold: smallest variance of an active coordinate.
 
     Example:
         >>> import torch
@@ -213,7 +148,7 @@ def latent_use(
     means = [sum((z.double().sum(dim=0) for z in draws), zero) / count for draws in (first, second)]
     covariance = products / count - means[0] * means[1]
     return {
-        "active_units": float((covariance > threshold).sum()),
+        "active_units": float((covariance > 0.01).sum()),
         "posterior_mean_variance": float(covariance.mean()),
         "latent_nats": float(sum(gain.sum() for gain in gains)) / max(1, compared),
     }

@@ -18,10 +18,10 @@ from lebm.models.ladder import BottomLayer, LadderEncoder, LadderGenerator
 from lebm.models.likelihoods import GaussianLikelihood, Likelihood
 from lebm.models.mixture import GaussianMixture
 from lebm.models.priors import EnergyPrior, Prior, StandardNormal
-from lebm.models.ratios import LogConstant, RatioPrior, RatioProduct
+from lebm.models.ratios import RatioPrior, RatioProduct
 from lebm.models.resnet import ResNetEnergy, ResNetGenerator
 from lebm.models.sequence_generators import RecurrentGenerator, SequenceGenerator, TransformerGenerator
-from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary, sentence_likelihood
+from lebm.models.text_likelihood import CategoricalLikelihood, Vocabulary
 
 __all__ = [
     "BottomLayer",
@@ -49,7 +49,6 @@ __all__ = [
     "LatentLayout",
     "LayerEnergies",
     "Likelihood",
-    "LogConstant",
     "MLPEncoder",
     "MLPEnergy",
     "MLPGenerator",
@@ -70,5 +69,4 @@ __all__ = [
     "VectorUnits",
     "Vocabulary",
     "frozen",
-    "sentence_likelihood",
 ]

@@ -147,8 +147,7 @@ class LadderGenerator(Generator):
         initialization: str = "default",
     ) -> None:
         super().__init__()
-        self.layout = LatentLayout(latent_dims)
-        _check(self.layout, blocks)
+        self.layout = _layout(latent_dims, blocks)
         check_choice("merge", merge, ("concat", "add", "gated_add"))
         self.latent_dim = self.layout.latent_dim
         self.out_shape = tuple(out_shape)
@@ -229,8 +228,7 @@ class LadderEncoder(GaussianEncoder):
         initialization: str = "default",
     ) -> None:
         super().__init__()
-        self.layout = LatentLayout(latent_dims)
-        _check(self.layout, blocks)
+        self.layout = _layout(latent_dims, blocks)
         self.latent_dim = self.layout.latent_dim
         self.in_shape = shape = tuple(in_shape)
         self.trunk, self.branches, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -285,6 +283,7 @@ class BottomLayer(Generator):
         return self.generator(z[:, : self.generator.latent_dim])
 
 
-def _check(layout: LatentLayout, blocks: Sequence[Sequence[str]]) -> None:
-    if len(blocks) != len(layout):
-        raise ValueError(f"a ladder of {len(layout)} layers needs as many blocks, not {len(blocks)}")
+def _layout(latent_dims: Sequence[int], blocks: Sequence[Sequence[str]]) -> LatentLayout:
+    if len(blocks) != len(latent_dims):
+        raise ValueError(f"a ladder of {len(latent_dims)} layers needs as many blocks, not {len(blocks)}")
+    return LatentLayout(latent_dims)

@@ -18,6 +18,7 @@ CHUNK = 2**21
 """Approximate number of values per pass over rows, which fits into the cache of a CPU."""
 NO_WEIGHT = -1e4
 """Logarithm of a weight of zero: finite, because an average of infinite values is NaN."""
+SHARE_DRAWS = 4096  # samples per component whose mean is a share
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-3
 """Smallest increase of the mean log-density per iteration, in nats, below which a fit ends."""
@@ -158,9 +159,7 @@ class GaussianMixture(Prior):
         return max(1, CHUNK // (width * self.latent_dim))
 
     @torch.no_grad()
-    def keep_shares(
-        self, before: LogFactor, after: LogFactor, generator: RandomSource = None, n: int = 4096
-    ) -> None:
+    def keep_shares(self, before: LogFactor, after: LogFactor, generator: RandomSource = None) -> None:
         r"""Change the weights so that ``p(z) exp(after(z))`` has the shares of ``p(z) exp(before(z))``.
 
         The share of a component in :math:`p(z) \exp f(z)` is proportional to
@@ -171,12 +170,11 @@ class GaussianMixture(Prior):
                 mixture.
             after: log-factor that the weights are for.
             generator: source of randomness.
-            n: number of samples per component.
         """
         with _full_precision(self.mean):
             for k in range(self.fitted):
                 noise = normal(
-                    generator, (n, self.latent_dim), dtype=self.mean.dtype, device=self.mean.device
+                    generator, (SHARE_DRAWS, self.latent_dim), dtype=self.mean.dtype, device=self.mean.device
                 )
                 z = self.mean[k] + noise @ self.factor[k].T
                 change = torch.logsumexp(before(z), dim=0) - torch.logsumexp(after(z), dim=0)

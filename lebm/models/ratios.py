@@ -1,7 +1,6 @@
 """A prior learned as a product of density ratios, one classifier per stage."""
 
 import copy
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -9,9 +8,11 @@ from torch import Tensor, nn
 
 from lebm.models.energies import Energy, MLPEnergy
 from lebm.models.priors import EnergyPrior, Prior, Tilted
+from lebm.samplers.annealed import LogZ
 
 CACHED_NUMBERS = 2**19
 """Approximate number of values of a hidden layer that fit into the cache of a CPU."""
+_STORED = ("log_z", "low", "high", "ess")  # names in checkpoints, in the order of LogZ
 
 
 class RatioProduct(Energy):
@@ -157,31 +158,6 @@ class RatioProduct(Energy):
         self.finished = int(state["finished"])
 
 
-@dataclass(frozen=True)
-class LogConstant:
-    """An estimate of ``log Z`` for the product of the first ``stage`` ratios.
-
-    Attributes:
-        stage: number of finished stages in the product.
-        log_z: the estimate, in nats.
-        low: lower end of its interval, in nats.
-        high: upper end of its interval, in nats.
-        ess: effective number of annealed chains.
-
-    Example:
-        >>> from lebm.models import LogConstant
-        >>> constant = LogConstant(stage=1, log_z=-0.02, low=-0.05, high=0.01, ess=480.0)
-        >>> constant.low < constant.log_z < constant.high
-        True
-    """
-
-    stage: int
-    log_z: float
-    low: float
-    high: float
-    ess: float
-
-
 class RatioPrior(EnergyPrior):
     r"""A prior ``p(z) = p0(z) prod_k r_k(z) / Z``, with estimates of the ``Z`` of the finished stages.
 
@@ -194,14 +170,15 @@ class RatioPrior(EnergyPrior):
         base: the reference ``p0``, as for :class:`EnergyPrior`.
 
     Attributes:
-        constants: estimates of ``log Z`` by number of finished stages.
+        constants: estimates of ``log Z`` by number of finished stages, in nats, part of the ``state_dict``.
 
     Example:
         >>> import torch
-        >>> from lebm.models import LogConstant, MLPEnergy, RatioPrior, RatioProduct
+        >>> from lebm.models import MLPEnergy, RatioPrior, RatioProduct
+        >>> from lebm.samplers import LogZ
         >>> prior = RatioPrior(RatioProduct(MLPEnergy(latent_dim=2, output_bias=True)))
         >>> prior.tilt.switch()
-        >>> prior.remember(LogConstant(stage=1, log_z=0.0, low=0.0, high=0.0, ess=100.0))
+        >>> prior.constants[1] = LogZ(*torch.tensor([0.0, -0.1, 0.1, 100.0]))
         >>> prior.log_prob(torch.zeros(1, 2))
         tensor([-1.8379])
     """
@@ -210,7 +187,7 @@ class RatioPrior(EnergyPrior):
 
     def __init__(self, energy: RatioProduct, base: Prior | None = None) -> None:
         super().__init__(energy, base)
-        self.constants: dict[int, LogConstant] = {}
+        self.constants: dict[int, LogZ] = {}
 
     def log_density_after(self, stage: int) -> Tilted:
         """Return the unnormalised log-density of the first ``stage`` stages, a function of ``z``."""
@@ -232,9 +209,9 @@ class RatioPrior(EnergyPrior):
             raise ValueError(
                 f"stage {self.tilt.finished + 1} is in training and its log Z is not known; use log_density"
             )
-        return self.log_density_so_far()(z) - self.log_constant().log_z
+        return self.log_density_so_far()(z) - float(self.log_constant().estimate)
 
-    def log_constant(self) -> LogConstant:
+    def log_constant(self) -> LogZ:
         """Return ``log Z`` of the finished stages, in nats.
 
         Raises:
@@ -242,17 +219,20 @@ class RatioPrior(EnergyPrior):
         """
         stage = self.tilt.finished
         if stage == 0:
-            return LogConstant(0, 0.0, 0.0, 0.0, float("inf"))
+            return LogZ(*torch.tensor([0.0, 0.0, 0.0, torch.inf], dtype=torch.float64))
         if stage not in self.constants:
             raise ValueError(f"log Z of {stage} finished stages has not been estimated; use log_density")
         return self.constants[stage]
 
-    def remember(self, constant: LogConstant) -> None:
-        """Store an estimate of ``log Z`` as part of the ``state_dict``."""
-        self.constants[constant.stage] = constant
-
     def get_extra_state(self) -> dict[str, Any]:
-        return {"constants": [asdict(constant) for _, constant in sorted(self.constants.items())]}
+        entries = []
+        for stage, constant in sorted(self.constants.items()):
+            numbers = map(float, vars(constant).values())
+            entries.append({"stage": stage, **dict(zip(_STORED, numbers, strict=True))})
+        return {"constants": entries}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.constants = {entry["stage"]: LogConstant(**entry) for entry in state["constants"]}
+        self.constants = {}
+        for entry in state["constants"]:
+            numbers = [entry[name] for name in _STORED]
+            self.constants[entry["stage"]] = LogZ(*torch.tensor(numbers, dtype=torch.float64))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from lebm.errors import UserError
 from lebm.models.likelihoods import Likelihood
@@ -149,12 +150,6 @@ class Vocabulary:
         return sentences
 
 
-def pad_rows(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Pad rows with ``<pad>`` to ``(B, T)`` of ``int64``, where T is the length of the longest row."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], dtype=torch.int64)
-
-
 class CategoricalLikelihood(Likelihood):
     """The model ``log p(x | z) = sum_t log p(x_t | x_<t, z)`` over the words of a sentence and its ``<eos>``.
 
@@ -236,8 +231,7 @@ class CategoricalLikelihood(Likelihood):
 
         return self._write(z, draw)
 
-    def draw(self, z: Tensor, generator: RandomSource = None) -> Tensor:
-        return self.sample(z, generator)
+    draw = sample
 
     def _write(self, z: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Choose word by word until all sentences have ended."""
@@ -270,7 +264,8 @@ class CategoricalLikelihood(Likelihood):
     def read(self, sentences: Sequence[str]) -> Tensor:
         """Convert sentences to observations, ``(B, T)`` of ``int64``."""
         assert self.vocabulary is not None
-        return pad_rows(self.vocabulary.encode(sentences, self.generator.max_length))
+        rows = self.vocabulary.encode(sentences, self.generator.max_length)
+        return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PAD)
 
     def spell(self, x: Tensor) -> list[str]:
         """Convert observations ``(B, T)`` to sentences."""
@@ -289,23 +284,6 @@ class CategoricalLikelihood(Likelihood):
                 " tokenizer and vocabulary_size of its run, or lebm score for other sentences"
             )
         self.vocabulary = stored if self.vocabulary is None else self.vocabulary
-
-
-def sentence_likelihood(model: torch.nn.Module) -> CategoricalLikelihood | None:
-    """Return the likelihood of a model of sentences; ``None`` for a model of other data.
-
-    Raises:
-        UserError: if a model of sentences has no vocabulary yet.
-
-    Example:
-        >>> from lebm.models import MLPGenerator, sentence_likelihood
-        >>> print(sentence_likelihood(MLPGenerator(latent_dim=2, out_shape=[3])))
-        None
-    """
-    found = next((module for module in model.modules() if isinstance(module, CategoricalLikelihood)), None)
-    if found is not None and found.vocabulary is None:
-        raise UserError("this model has no vocabulary yet: training gives it the vocabulary of its data")
-    return found
 
 
 def _moved_right(x: Tensor) -> Tensor:

@@ -62,7 +62,6 @@ class Adaptive(Sampler):
         generator: RandomSource = None,
         *,
         steps: int = 200,
-        target: float | None = None,
         across_processes: bool = True,
     ) -> Tensor:
         r"""Run ``steps`` transitions, adapt ``step_scale``, and return the last states.
@@ -78,7 +77,6 @@ class Adaptive(Sampler):
             init: ``(B, *event)``.
             generator: source of randomness.
             steps: number of transitions, usually at least 100.
-            target: target acceptance, in (0, 1); :attr:`target_acceptance` if ``None``.
             across_processes: whether the processes agree on the step size; all of them must then make this
                 call equally often. Use ``False`` if processes run different chains or some run no chain.
 
@@ -86,11 +84,8 @@ class Adaptive(Sampler):
             Last states ``(B, *event)``, detached.
 
         Raises:
-            ValueError: if the sampler has no acceptance, or ``target`` is out of range.
+            ValueError: if the sampler has no acceptance.
         """
-        target = self.target_acceptance if target is None else target
-        if not 0 < target < 1:
-            raise ValueError(f"a target acceptance lies between 0 and 1, not {target}")
         state, average, errors = init, self.step_scale, 0.0
         shrink = math.log(10 * average)
         for count in range(1, steps + 1):
@@ -102,7 +97,7 @@ class Adaptive(Sampler):
             total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
             if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(total)
-            errors += target - float(total[0] / total[1].clamp_min(1))
+            errors += self.target_acceptance - float(total[0] / total[1].clamp_min(1))
             log_scale = shrink - math.sqrt(count) / 0.05 * errors / (count + 10)
             weight = count**-0.75
             average = math.exp(weight * log_scale + (1 - weight) * math.log(average))

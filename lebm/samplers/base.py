@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
+from lebm.errors import at_least
 from lebm.samplers.noise import RandomSource
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -83,8 +84,7 @@ class Sampler(nn.Module, Component, ABC):
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        if steps < 0:
-            raise ValueError(f"steps must be at least 0, not {steps}")
+        at_least(0, steps=steps)
         self.steps = steps
 
     def forward(
@@ -138,8 +138,7 @@ class Sampler(nn.Module, Component, ABC):
                 f" {tuple(init.shape)}"
             )
         total = self.steps if steps is None else steps
-        if total < 0:
-            raise ValueError(f"steps must be at least 0, not {total}")
+        at_least(0, steps=total)
         with torch.inference_mode(False), torch.enable_grad():
             result = self._chain(log_density, init.detach().clone(), generator, total, want_info)
         # Checked before unpacking, because a bare state of two rows would pass for a state and an info.

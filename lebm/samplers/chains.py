@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lebm.errors import at_least
 from lebm.samplers.base import Info, LogDensity, Sampler, finite_rows, rows, summarise
 from lebm.samplers.noise import RandomSource, uniform
 
@@ -58,11 +59,9 @@ class PersistentChains(Sampler):
         together: int = 1,
     ) -> None:
         super().__init__(kernel.steps)
-        if fresh_steps is not None and fresh_steps < 0:
-            raise ValueError(f"fresh_steps must be at least 0, not {fresh_steps}")
+        at_least(0, fresh_steps=fresh_steps)
+        at_least(1, slots=slots)
         self.fresh_steps = fresh_steps
-        if slots < 1:
-            raise ValueError(f"slots must be at least 1, not {slots}")
         if together < 1 or slots % together:
             raise ValueError(f"together must be at least 1 and divide the {slots} slots, not {together}")
         if not 0 <= restart_rate <= 1:

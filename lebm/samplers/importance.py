@@ -223,7 +223,7 @@ def _densities(
 ) -> tuple[Proposal, LogDensity, LogDensity | None]:
     """Return q, ``log pi`` and ``log q``; for a tilted density its base, ``log pi - log q`` and ``None``."""
     base: Any = getattr(log_density, "base", None)
-    proposal = (base if own is None else own) or _StandardNormal(start)
+    proposal = (base if own is None else own) or UnitNormal(start)
     if proposal is base:
         return proposal, log_density.log_ratio, None  # type: ignore[attr-defined]
     return proposal, log_density, proposal.log_density
@@ -244,8 +244,8 @@ def _log_weights(own: Any, log_density: LogDensity, shared_target: bool, states:
     return log_weights.unflatten(0, states.shape[:2])
 
 
-class _StandardNormal:
-    """The proposal of a target without a base, for rows of the shape of ``like: (B, *event)``."""
+class UnitNormal:
+    """N(0, I) for rows of the shape of ``like: (B, *event)``, the proposal of a target without a base."""
 
     def __init__(self, like: Tensor) -> None:
         self.like = like

@@ -114,6 +114,7 @@ def _annealed(path: str, folder: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_a_process_without_a_chosen_sentence_keeps_none_waiting(words: TextData, tmp_path: Path) -> None:
+    words.setup()
     first, second = run_processes(_annealed, words.path, tmp_path / "run")
     assert first == second
     tokens = int((words.test.tokens()[0] != PAD).sum())

@@ -145,7 +145,7 @@ def train(folder: str, processes: int) -> dict[str, object]:
         "parameters": {name: value.detach().numpy() for name, value in estimator.named_parameters()},
         "slots": {name: value.numpy() for name, value in estimator.prior.tilt.named_buffers()},
         "history": estimator.stages.history,
-        "log_z": [constant.log_z for constant in estimator.prior.constants.values()],
+        "log_z": [float(constant.estimate) for constant in estimator.prior.constants.values()],
     }
 
 

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from lebm.callbacks import SentenceBounds, SentenceQuality
 from lebm.data import TextData
 from lebm.evaluation.context import SentenceSubject, Settings, Subject
 from lebm.evaluation.run import SUITES, run_suites
+from lebm.evaluation.sentences import LikelihoodBounds
+from lebm.samplers import LogZ
 from tests.callbacks.test_sentences import sentence_model
 from tests.callbacks.tiny import latent_mle, trainer
+
+
+def test_nll_and_perplexity_with_the_error_of_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def log_z(*values: list[float] | float) -> LogZ:
+        return LogZ(*torch.tensor(values, dtype=torch.float64))
+
+    estimates = [log_z([-10, -20], [-10.3, -20.4], [-9.7, -19.6], [50, 7]), log_z([-30], [-30], [-30], [9])]
+    constants = log_z(1.0, 0.9, 1.1, 30), log_z(1.1, 1.0, 1.2, 30)
+    monkeypatch.setattr("lebm.evaluation.sentences.log_marginal", lambda *_: estimates.pop(0))
+    monkeypatch.setattr("lebm.evaluation.sentences.model_log_z", lambda *_: constants)
+    bounds, model = LikelihoodBounds(), sentence_model(1)
+    bounds.begin(model)
+    bounds.update(model, torch.tensor([[4, 5, 6, 3, 0, 0], [4, 5, 6, 7, 8, 3]]), torch.arange(2))
+    bounds.update(model, torch.full((1, 10), 4), torch.arange(2, 3))
+    found = bounds.compute()
+    half = math.hypot(0.3, 0.4) / 3
+    assert found["nll"] == pytest.approx(21)
+    assert found["nll_low"] == pytest.approx(21 - half - 0.1)
+    assert found["nll_high"] == pytest.approx(21 + half + 0.2)
+    assert found["perplexity"] == pytest.approx(math.exp(63 / 20))
+    assert found["perplexity_high"] == pytest.approx(math.exp(3 * found["nll_high"] / 20))
+    assert found["least_ess"] == 7
 
 
 @pytest.mark.slow

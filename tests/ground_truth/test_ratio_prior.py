@@ -45,7 +45,7 @@ def prior() -> RatioPrior:
                 parameter.copy_(torch.randn(parameter.shape, generator=source, dtype=torch.float64))
         prior.tilt.switch()
         annealing = AnnealedImportanceSampling(MALA(2, 0.5), 20)
-        prior.remember(staged_log_z(prior, annealing, 1000, source, level=0.999))
+        prior.constants[prior.tilt.finished] = staged_log_z(prior, annealing, 1000, source)
     return prior
 
 
@@ -74,7 +74,7 @@ def test_the_density_is_normalised_over_the_plane(prior: RatioPrior, grid: tuple
     with torch.no_grad():
         mass = float(prior.log_prob(points).logsumexp(0)) + area
     found = prior.log_constant()
-    assert found.log_z - found.high < mass < found.log_z - found.low
+    assert found.estimate - found.high < mass < found.estimate - found.low
     assert abs(mass) < 0.2
 
 

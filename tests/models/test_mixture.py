@@ -147,12 +147,13 @@ def test_draws_do_not_depend_on_the_number_of_processes() -> None:
     assert torch.equal(whole, torch.cat(halves))
 
 
-def test_weights_that_keep_the_shares_equal_their_closed_form() -> None:
+def test_weights_that_keep_the_shares_equal_their_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a linear log-factor ``a z``, ``E_k[exp(a z)]`` is ``exp(a mu_k + a Sigma_k a / 2)``."""
     made, n = fitted(blobs(3, 4, 100, spread=0.3)), 50_000
     before, after = (0.2 * torch.randn(4, generator=source(seed), dtype=torch.float64) for seed in (1, 2))
     changed = copy.deepcopy(made)
-    changed.keep_shares(lambda z: z @ before, lambda z: z @ after, source(), n)
+    monkeypatch.setattr("lebm.models.mixture.SHARE_DRAWS", n)
+    changed.keep_shares(lambda z: z @ before, lambda z: z @ after, source())
     spread = made.factor @ made.factor.transpose(1, 2)
 
     def logs(slope: Tensor) -> tuple[Tensor, Tensor]:

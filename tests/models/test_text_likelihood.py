@@ -9,13 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from lebm.estimators import LatentMLE
 from lebm.models import (
     CategoricalLikelihood,
+    GaussianLikelihood,
+    IdentityGenerator,
+    Likelihood,
     RecurrentGenerator,
     SentenceEncoder,
+    StandardNormal,
     TransformerGenerator,
     Vocabulary,
-    sentence_likelihood,
 )
 from lebm.models.sequence_generators import NEVER_WRITTEN, SequenceGenerator
 from lebm.models.text_likelihood import END, PAD, START, UNKNOWN
@@ -237,22 +241,25 @@ def test_the_recurrent_layer_keeps_the_mode_that_cudnn_needs() -> None:
     assert not likelihood.generator.training
 
 
+def model_of(likelihood: Likelihood) -> LatentMLE:
+    return LatentMLE(likelihood, StandardNormal(LATENT), Langevin(1, 0.1), Langevin(1, 0.1))
+
+
 def test_a_checkpoint_carries_the_vocabulary() -> None:
     words = Vocabulary.learn(["a b c"], SIZE)
     trained, fresh = (CategoricalLikelihood(RecurrentGenerator(LATENT, SIZE, LONGEST)) for _ in range(2))
     with pytest.raises(ValueError, match="no vocabulary yet"):
-        sentence_likelihood(trained)
+        _ = model_of(trained).sentences
     trained.adopt(words)
     fresh.load_state_dict(trained.state_dict())
     assert fresh.vocabulary == words
-    found = sentence_likelihood(torch.nn.Sequential(fresh))
-    assert found is fresh
+    assert model_of(fresh).sentences is fresh
     assert fresh.spell(fresh.read(["a c", "b x"])) == ["a c", "b <unk>"]
     fresh.load_state_dict(trained.state_dict())  # the same again is fine
     fresh.adopt(Vocabulary.learn(["d e f"], SIZE))
     with pytest.raises(ValueError, match="another vocabulary"):
         fresh.load_state_dict(trained.state_dict())
-    assert sentence_likelihood(torch.nn.Linear(1, 1)) is None
+    assert model_of(GaussianLikelihood(IdentityGenerator(LATENT))).sentences is None
 
 
 def test_a_vocabulary_too_large_is_refused() -> None:

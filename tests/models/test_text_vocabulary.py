@@ -8,10 +8,15 @@ import pickle
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from lebm.models.text_likelihood import END, PAD, SPECIAL, START, UNKNOWN, Vocabulary, pad_rows
+from lebm.models.text_likelihood import END, PAD, SPECIAL, START, UNKNOWN, Vocabulary
 
 TEXT = ["The cat sat, and the dog ran.", "The cat's mother-in-law (it says) ran!", "the the the"]
+
+
+def pad_rows(rows: list[list[int]]) -> torch.Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PAD)
 
 
 def test_words_are_kept_by_frequency_and_the_rest_is_unknown() -> None:
