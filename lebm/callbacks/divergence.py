@@ -24,8 +24,6 @@ EARLY = 200
 """Training steps before samples are compared with data, because an untrained generator has no diversity."""
 MAX_PIXEL, MIN_SPREAD = 100.0, 1e-4
 """Largest absolute value of a revised image, and least standard deviation per pixel over generated images."""
-MIN_ACCEPTANCE, MIN_DIVERSITY = 0.01, 0.1
-"""Least acceptance of a Metropolis test, and least ratio of standard deviations, without a finding."""
 DRAWS = 64
 
 _ADVICE = "Lower the learning rates or the samplers' step_size, or limit gradients with max_grad_norm"
@@ -253,13 +251,15 @@ class ChainHealth(EvaluationCallback):
     Every run has this callback. Each finding is logged once and listed in ``summary.json`` and the report,
     with its first step.
 
-    On logged training steps it checks ``mcmc/*/nonfinite``, ``mcmc/*/acceptance`` (at least 0.01) and
-    ``train/energy_gap``, ``E(z+) - E(z-)``, which grows before a divergence. In validation, after the first
-    200 training steps, it checks the ratio of the standard deviations of prior samples and of encodings of
-    the first batch, and of decoded samples and observations. A ratio below 0.1 means collapsed samples.
+    On logged training steps it checks ``mcmc/*/nonfinite``, ``mcmc/*/acceptance`` and ``train/energy_gap``,
+    ``E(z+) - E(z-)``, which grows before a divergence. In validation, after the first 200 training steps, it
+    checks the ratio of the standard deviations of prior samples and of encodings of the first batch, and of
+    decoded samples and observations. A ratio near 0 means that the samples have collapsed.
 
     Args:
         max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a finding.
+        min_acceptance: smallest acceptance of a chain with a Metropolis test, in [0, 1), without a finding.
+        min_diversity: smallest ratio of the standard deviations, in [0, 1), without a finding.
         policy: ``"warn"``, or ``"stop"`` to end the run at the first finding.
 
     Raises:
@@ -271,11 +271,18 @@ class ChainHealth(EvaluationCallback):
         50
     """
 
-    def __init__(self, max_energy_gap: float = 100.0, policy: Literal["warn", "stop"] = "warn") -> None:
+    def __init__(
+        self,
+        max_energy_gap: float = 100.0,
+        min_acceptance: float = 0.01,
+        min_diversity: float = 0.1,
+        policy: Literal["warn", "stop"] = "warn",
+    ) -> None:
         check_choice("policy", policy, ("warn", "stop"))
         if not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
-        self.max_energy_gap, self.policy = max_energy_gap, policy
+        self.max_energy_gap, self.min_acceptance = max_energy_gap, min_acceptance
+        self.min_diversity, self.policy = min_diversity, policy
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if not _logged(trainer, trainer.global_step):
@@ -284,7 +291,7 @@ class ChainHealth(EvaluationCallback):
             number, (chain, _, kind) = float(value), name.rpartition("/")
             if chain.startswith("mcmc/") and kind == "nonfinite" and number != 0:
                 self._find(trainer, name, number, "chains diverged", "lower step_size or set max_grad_norm")
-            elif chain.startswith("mcmc/") and kind == "acceptance" and number < MIN_ACCEPTANCE:
+            elif chain.startswith("mcmc/") and kind == "acceptance" and number < self.min_acceptance:
                 self._find(trainer, name, number, "the chains do not move", "lower step_size")
             elif name == "train/energy_gap" and not abs(number) <= self.max_energy_gap:
                 remedy = "lower its learning rate, clip its gradient or bound its slope (spectral_norm: true)"
@@ -296,12 +303,12 @@ class ChainHealth(EvaluationCallback):
         if not isinstance(outputs, dict) or "z" not in outputs or len(outputs["z"]) < 2:
             return
         draws = model.sample_latent(DRAWS, generator=Noise.shards(0, "health"))
-        if (ratio := _ratio(draws, outputs["z"])) < MIN_DIVERSITY:
+        if (ratio := _ratio(draws, outputs["z"])) < self.min_diversity:
             alike = "samples of the prior are all alike (ratio of standard deviations, samples to data)"
             remedy = "lower the energy's learning rate, or take longer chains"
             self._find(trainer, "diversity/latents", ratio, alike, remedy)
         x = outputs["x"]
-        if x.is_floating_point() and (ratio := _ratio(model.decode(draws), x)) < MIN_DIVERSITY:
+        if x.is_floating_point() and (ratio := _ratio(model.decode(draws), x)) < self.min_diversity:
             ignored = "decoded samples are all alike, so the generator may ignore its latents"
             self._find(trainer, "diversity/observations", ratio, ignored, "lower the likelihood's sigma")
 

@@ -34,7 +34,6 @@ from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
 Method = TypeVar("Method", bound="LatentModel")
-CANDIDATES = 16  # prior samples per conditional latent
 
 
 @runtime_checkable
@@ -160,11 +159,16 @@ class LatentModel(LightningModule, Component, ABC):
         """Draw ``n`` latents ``(n, latent_dim)`` from the prior, where a chain takes ``steps`` steps."""
 
     def sample_given(
-        self, n: int, given: Given, *, steps: int | None = None, generator: RandomSource = None
+        self,
+        n: int,
+        given: Given,
+        *,
+        steps: int | None = None,
+        generator: RandomSource = None,
+        candidates: int = 16,
     ) -> ConditionalDraws:
         """Draw ``n`` latents from the prior given a condition, and report how they were obtained.
 
-        Each latent is chosen among 16 prior samples, at least 256 in total per row of data.
         A :class:`~lebm.errors.UserNotice` is issued if fewer than half of them meet the condition.
 
         Args:
@@ -172,11 +176,12 @@ class LatentModel(LightningModule, Component, ABC):
             given: the condition, or any function from latents ``(B, latent_dim)`` to log-factors ``(B,)``.
             steps: length of the prior chain.
             generator: source of randomness.
+            candidates: number of prior samples per latent; at least 256 in total per row of data.
         """
         condition = as_condition(given).to(self.device).on(self.likelihood)
         prior = self.latent_prior or StandardNormal(self.latent_dim)
         space = getattr(self, "space", None) or ChainSpace(prior)
-        count = condition.rows * max(256, CANDIDATES * n // condition.rows)
+        count = condition.rows * max(256, candidates * n // condition.rows)
         start = self.sample_latent(count, steps=steps, generator=generator)
         with torch.inference_mode(False), frozen(prior, self.likelihood, condition):
             state = space.coordinates(start.clone())
