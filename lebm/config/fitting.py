@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from lebm.config import recipes
-from lebm.config.recipes import HELD_OUT, merged, read
+from lebm.config.recipes import merged, read
 from lebm.data import ArrayData, ImageData
+from lebm.data.images import HELD_OUT
 from lebm.data.splits import size_in_rows
 from lebm.data.survey import Survey
 from lebm.errors import UserError, one_line

@@ -23,8 +23,6 @@ HOMES = (
     *("lebm.density_ratio", "lightning.pytorch.loggers"),
 )
 _BLOCKS = "data/"
-HELD_OUT = ("held_out_label", "normal_label")
-"""The arguments of :class:`~lebm.data.ImageData` that hold out classes."""
 
 
 def folder() -> Path:
@@ -291,20 +289,16 @@ def _without_foreign_numbers(before: Mapping[str, Any], now: dict[str, Any]) -> 
     """Remove a held-out class given by number from ``now`` if the data have changed, and say so in words."""
     notes = {}
     path = before.get("path")
-    for name in HELD_OUT if path not in (None, now.get("path")) else ():
+    for name in ("held_out_label", "normal_label") if path not in (None, now.get("path")) else ():
         label = before.get(name)
-        if now.get(name) == label and by_number(label):
+        labels = label if isinstance(label, list) else [label]
+        if now.get(name) == label and any(isinstance(one, int) for one in labels):
             now[name] = None
             notes[name] = (
                 f"{name} {label} is a class number of {path} and was left out for {now['path']}; add"
                 f" --data.init_args.{name} NAME to hold out a class"
             )
     return notes
-
-
-def by_number(labels: Any) -> bool:
-    """Return whether a class is given by number, which may be another class in other data."""
-    return any(isinstance(label, int) for label in (labels if isinstance(labels, list) else [labels]))
 
 
 def location(keys: Sequence[str], settings: Sequence[Setting]) -> str:

@@ -18,6 +18,8 @@ from lebm.data.splits import check_size, chosen_splits, held_out_rows, is_normal
 from lebm.errors import UserError, at_least, data_error, one_line
 
 Labels = int | str | list[int | str] | None
+HELD_OUT = ("held_out_label", "normal_label")
+"""The arguments of :class:`~lebm.data.images.ImageData` that hold out classes."""
 
 
 class ClassError(UserError):
@@ -57,6 +59,11 @@ def held_out_classes(
     if not held_out:
         raise UserError(f"{where} {wanted}: the data have no other class; {way}")
     return held_out
+
+
+def by_number(labels: Any) -> bool:
+    """Return whether a class is given by number, which may be another class in other data."""
+    return any(isinstance(label, int) for label in (labels if isinstance(labels, list) else [labels]))
 
 
 def class_words(number: int, names: Mapping[int, str], both: str = "{} ({!r})") -> str:

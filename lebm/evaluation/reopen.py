@@ -12,8 +12,8 @@ import yaml
 from lebm.checkpoint import is_model_file
 from lebm.checkpoint.rebuild import build, resolve
 from lebm.component import public_path
-from lebm.config.recipes import HELD_OUT, by_number
 from lebm.data import ArrayData, ImageData, SplitData, TextData
+from lebm.data.images import HELD_OUT, by_number
 from lebm.data.sources import is_own
 from lebm.data.survey import ARRAYS
 from lebm.errors import UserError

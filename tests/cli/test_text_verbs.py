@@ -122,7 +122,7 @@ def test_interpolate_prints_the_way(lebm: Run, talking: Path, capsys: pytest.Cap
     assert lebm("interpolate", talking, "the cat runs", "one cow runs", "-n", 5) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
     assert lebm("interpolate", talking, "a", "b", "-n", "1") == 2
-    assert "must be at least 2" in capsys.readouterr().err
+    assert "whole number of at least 2" in capsys.readouterr().err
 
 
 def test_interpolate_between_draws_prints_sentences(

@@ -110,7 +110,7 @@ def test_the_most_visible_coordinates_come_first(
         (["traverse", "{run}", "x", *DATA], "row x: ./pictures (test) has the rows 0 to 11"),
         (["traverse", "{run}", "1", "--from-seed", "2"], "leave out the row"),
         (["traverse", "{run}", "--from-seed", "2", "--coordinates", "2"], "the coordinates 0 to 1"),
-        (["traverse", "{run}", "--from-seed", "2", "-n", "1"], "must be at least 2"),
+        (["traverse", "{run}", "--from-seed", "2", "-n", "1"], "whole number of at least 2"),
     ],
 )
 def test_refusals(
