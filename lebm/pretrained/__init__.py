@@ -1,8 +1,8 @@
 """Small trained models of the package: ``lebm.load("pretrained/NAME")``, each with a card."""
 
+import difflib
 from pathlib import Path
 
-from lebm.config.recipes import nearest
 from lebm.errors import UserError
 
 __all__ = ["PREFIX", "find", "folder", "names"]
@@ -33,5 +33,6 @@ def find(name: str) -> Path:
     known, wanted = names(), name.removeprefix(PREFIX)
     if wanted in known:
         return known[wanted]
-    hint = nearest(PREFIX + wanted, [PREFIX + each for each in known])
-    raise UserError(f"{PREFIX}{wanted}: no such model{hint}; this version ships {', '.join(known) or 'none'}")
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"did you mean {PREFIX}{near[0]}? " if near else ""
+    raise UserError(f"{PREFIX}{wanted}: no such model; {hint}this version ships {', '.join(known) or 'none'}")
