@@ -156,30 +156,28 @@ class DualMCMCTeaching(LatentModel):
         x = self.observations(batch)
         z = self.noise("latents", batch_idx).normal((len(x), self.latent_dim), dtype=x.dtype, device=x.device)
         if "generator" not in self.learning:  # new chains from the updated generator's images of the same z
-            revised = self.revise_images(self.decode(z), self.noise("image again", batch_idx))
-            self.revised["revised images"] = revised
-            return self.energy_loss(x, revised) + self._earlier
-        generated = self.likelihood.mean(z)
-        revised = generated.detach()
-        if "energy" in self.learning or self._teaches:
-            revised = self.revise_images(revised, self.noise("image", batch_idx))
-        q, noise = self.encoder(x), self.noise("posterior", batch_idx)
-        revised_z = self.revise_latents(x, q.rsample(noise).detach(), noise)
-        self.revised = {
-            "generated images": generated.detach(),
-            "revised images": revised,
-            "revised latents": revised_z,
-        }
-        total = self.generator_loss(x, revised_z, revised, generated)
-        total = total + self.encoder_loss(q, revised_z, revised, z)
+            again = self.revise_images(self.decode(z), self.noise("image again", batch_idx))
+            return self.energy_loss(x, again) + self._earlier
+        generated, q = self.likelihood.mean(z), self.encoder(x)
+        images, latents = self.chains(x, q, generated.detach(), batch_idx)
+        total = self.generator_loss(x, latents, images, generated) + self.encoder_loss(q, latents, images, z)
         self._earlier = total.detach()
-        return total + self.energy_loss(x, revised) if "energy" in self.learning else total
+        return total + self.energy_loss(x, images) if "energy" in self.learning else total
+
+    def chains(self, x: Tensor, q: DiagonalGaussian, start: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return ``x~`` and ``z~``, the ends of chains from ``start``, images, and from a sample of ``q``."""
+        images, noise = start, self.noise("posterior", batch_idx)
+        if "energy" in self.learning or self._teaches:
+            images = self.revise_images(start, self.noise("image", batch_idx))
+        latents = self.revise_latents(x, q.rsample(noise).detach(), noise)
+        self.revised = {"generated images": start, "revised images": images, "revised latents": latents}
+        return images, latents
 
     def energy_loss(self, x: Tensor, revised: Tensor) -> Tensor:
         """Return ``E(x) - E(x~)``, without the released factor 1 / T, which Adam cancels."""
         up, down = both_energies(self.energy, x, revised)
         gap = up.mean() - down.mean()
-        self.revised["energy gap"] = gap.detach()
+        self.revised |= {"revised images": revised, "energy gap": gap.detach()}
         self.note("train/energy_gap", gap)
         return gap
 
