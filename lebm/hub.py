@@ -49,21 +49,21 @@ def located(run_or_file: str | Path, download: bool = True) -> Path:
             checkpoint.
     """
     path, name = Path(run_or_file), str(run_or_file)
-    if not path.exists() and name.startswith(pretrained.PREFIX):
-        return pretrained.find(name)
-    if not path.exists() and name.startswith(PREFIX):
-        repository, revision = parsed(name)
-        if not download:
-            return Path(repository)
-        import huggingface_hub
-
-        with _one_line(name):
-            return Path(huggingface_hub.hf_hub_download(repository, MODEL, revision=revision))
-    if not path.exists():
-        raise UserError(f"{path}: no such run folder or checkpoint")
     if path.is_dir() and not any((path / "checkpoints").glob("[!.]*.ckpt")):
         raise UserError(f"{path}: no checkpoints/last.ckpt in this folder; name a run folder or a .ckpt file")
-    return path
+    if path.exists():
+        return path
+    if name.startswith(pretrained.PREFIX):
+        return pretrained.find(name)
+    if not name.startswith(PREFIX):
+        raise UserError(f"{path}: no such run folder or checkpoint")
+    repository, revision = parsed(name)
+    if not download:
+        return Path(repository)
+    import huggingface_hub
+
+    with _one_line(name):
+        return Path(huggingface_hub.hf_hub_download(repository, MODEL, revision=revision))
 
 
 def need_token(name: str) -> None:

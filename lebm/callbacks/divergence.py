@@ -218,11 +218,8 @@ class Divergence(Callback, Component):
 
     def _recover(self, trainer: Trainer, model: LightningModule) -> None:
         """Restore the newest state, or the older one if the newest one did not last, and shrink the steps."""
-        if (
-            len(self._kept) > 1
-            and self.recoveries
-            and self.recoveries[-1]["back_to"] == self._kept[-1]["step"]
-        ):
+        last = self.recoveries[-1]["back_to"] if self.recoveries else None
+        if len(self._kept) > 1 and self._kept[-1]["step"] == last:
             self._kept.pop()
         state = self._kept[-1]
         entry = {"step": trainer.global_step, "cause": self._fault, "back_to": state["step"]}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
+from lebm.errors import at_least
 from lebm.samplers.chains import of_all_processes
 
 
@@ -53,8 +54,7 @@ class FitBase(nn.Module, Component):
         in_order = all(a < b for a, b in zip(self.at, self.at[1:], strict=False))
         if not self.at or self.at[0] <= 0 or not in_order or any(a > 1 and a != int(a) for a in self.at):
             raise ValueError(f"at needs ascending steps from 1 on, or shares of the run below 1, not {at}")
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, not {rows}")
+        at_least(1, rows=rows)
         self.rows = rows
         self.networks = networks
         self.steps = 0

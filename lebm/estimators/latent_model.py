@@ -472,8 +472,7 @@ def both_energies(
     """
     energies = energy(torch.cat([positives, negatives]))
     precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
-    up, down = precise.split([len(positives), len(negatives)])
-    return up, down
+    return precise.split([len(positives), len(negatives)])
 
 
 def touch(networks: Iterable[nn.Module]) -> Tensor | float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
+from lebm.errors import at_least
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.energies import Energy, ModuleEnergy
 from lebm.models.layers import check_sizes
@@ -93,8 +94,7 @@ class StandardNormal(Prior):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, not {latent_dim}")
+        at_least(1, latent_dim=latent_dim)
         self.latent_dim = latent_dim
         # It is not part of any checkpoint, so it needs memory in a model that is built on the meta device.
         memory = "cpu" if torch.get_default_device().type == "meta" else None

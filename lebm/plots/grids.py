@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from lebm.errors import at_least
 from lebm.files import replaced
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def image_grid(x: Tensor, columns: int = 8) -> np.ndarray:
         raise ValueError(
             f"a picture needs images of shape (B, 1 or 3, H, W) with B at least 1, not {tuple(x.shape)}"
         )
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, not {columns}")
+    at_least(1, columns=columns)
     x = x.detach().cpu().float()
     levels = ((x.nan_to_num().clamp(-1, 1) + 1) * 127.5).round().expand(-1, 3, -1, -1)
     broken = ~torch.isfinite(x).all(dim=1, keepdim=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
+from lebm.errors import at_least
 from lebm.samplers.base import LogDensity, Sampler
 from lebm.samplers.importance import Proposal, clean_log_weights, weight_ess
 from lebm.samplers.noise import RandomSource
@@ -138,8 +139,7 @@ class AnnealedImportanceSampling(nn.Module, Component):
         super().__init__()
         if not kernel.exact:
             raise ValueError(f"{type(kernel).__name__} is biased, so it cannot estimate Z; use MALA or HMC")
-        if levels < 1:
-            raise ValueError(f"levels must be at least 1, not {levels}")
+        at_least(1, levels=levels)
         if spacing not in ("linear", "sigmoid"):
             raise ValueError(f"spacing must be 'linear' or 'sigmoid', not {spacing!r}")
         self.kernel = kernel

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from lebm.errors import at_least
 from lebm.samplers.base import (
     Info,
     LogDensity,
@@ -128,8 +129,7 @@ class SamplingImportanceResampling(Sampler):
     ) -> None:
         super().__init__(steps)
         self.proposal = proposal
-        if candidates < 2:
-            raise ValueError(f"candidates must be at least 2, not {candidates}")
+        at_least(2, candidates=candidates)
         self.candidates = candidates
         self.shared_target = shared_target
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lebm.errors import at_least
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.base import Info, LogDensity, on_device, state_gradient, summarise
 from lebm.samplers.compiled import CompiledSteps
@@ -91,8 +92,7 @@ class Langevin(Adaptive):
             raise ValueError(f"max_grad_norm must be positive, not {max_grad_norm}")
         if clamp is not None and not clamp[0] < clamp[1]:
             raise ValueError(f"clamp must be a lower and a higher bound, not {clamp}")
-        if unroll < 1:
-            raise ValueError(f"unroll must be at least 1, not {unroll}")
+        at_least(1, unroll=unroll)
         self.step_size = check_schedule("step_size", step_size, steps, positive=True)
         self.noise_scale = None if noise_scale is None else check_schedule("noise_scale", noise_scale, steps)
         self.temperature = check_schedule("temperature", 1.0 if temperature is None else temperature, steps)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lebm.errors import at_least
 from lebm.samplers.adaptation import Adaptive
 from lebm.samplers.base import Info, LogDensity, finite_rows, log_density_gradient, rows, summarise
 from lebm.samplers.noise import RandomSource, normal, uniform
@@ -106,8 +107,7 @@ class HMC(Adaptive):
         super().__init__(steps, preconditioner)
         if not step_size > 0:
             raise ValueError(f"step_size must be positive, not {step_size}")
-        if leapfrog_steps < 1:
-            raise ValueError(f"leapfrog_steps must be at least 1, not {leapfrog_steps}")
+        at_least(1, leapfrog_steps=leapfrog_steps)
         if not 0 <= jitter < 1:
             raise ValueError(f"jitter must be in [0, 1), not {jitter}")
         self.step_size = float(step_size)

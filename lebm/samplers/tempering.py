@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lebm.errors import at_least
 from lebm.samplers.base import Info, LogDensity, Sampler, on_device, summarise, values_of_all
 from lebm.samplers.noise import RandomSource, uniform
 
@@ -53,8 +54,7 @@ class ParallelTempering(Sampler):
         ladder = [float(temperature) for temperature in temperatures]
         if len(ladder) < 2 or ladder[0] != 1.0 or any(low >= high for low, high in pairwise(ladder)):
             raise ValueError(f"temperatures must start at 1 and increase, not {ladder}")
-        if kernel_steps < 1:
-            raise ValueError(f"kernel_steps must be at least 1, not {kernel_steps}")
+        at_least(1, kernel_steps=kernel_steps)
         self.kernel, self.exact = kernel, kernel.exact
         self.temperatures = ladder
         self.kernel_steps = kernel_steps
