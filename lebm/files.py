@@ -85,7 +85,11 @@ def remove_folder(folder: str | os.PathLike) -> None:
 
 def sha256(file: str | os.PathLike) -> str:
     """Return the SHA-256 digest of a file, 64 hexadecimal digits."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def short_hash(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,25 +153,20 @@ class InceptionFeatures(FeatureExtractor):
         from torch_fidelity import feature_extractor_inceptionv3 as published
 
         file, layers = Path(path), [str(self.num_features), "logits_unbiased"]
-        problem = f"no Inception weights ({{}}); give weights_path or put them at {file}"
-        try:
-            if self.weights_path is None and not file.exists():
+        if self.weights_path is None and not file.exists():
+            with _explained(f"no Inception weights ({{}}); give weights_path or put them at {file}"):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 url = published.URL_INCEPTION_V3
                 torch.hub.download_url_to_file(url, path, _PUBLISHED_WEIGHTS, progress=False)
-            problem = f"{file}: no such file (Inception weights)"
-            if not file.is_file():
-                raise FileNotFoundError(path)
-            problem = f"{file}: not a file of plain tensors, so it is not opened (Inception weights)"
+        if not file.is_file():
+            raise UserError(f"{file}: no such file (Inception weights)")
+        with _explained(f"{file}: not a file of plain tensors, so it is not opened (Inception weights)"):
             torch.load(path, map_location="cpu", weights_only=True)
-            problem = f"{file}: not the weights of torch-fidelity's Inception network ({{}})"
-            with torch.inference_mode(False):
-                self._network = published.FeatureExtractorInceptionV3(
-                    "inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False
-                )
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            raise UserError(problem.replace("{}", reason)) from error
+        wrong = f"{file}: not the weights of torch-fidelity's Inception network ({{}})"
+        with _explained(wrong), torch.inference_mode(False):
+            self._network = published.FeatureExtractorInceptionV3(
+                "inception-v3-compat", layers, feature_extractor_weights_path=path, verbose=False
+            )
         self._identify(sha256(file)[:8])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -195,6 +192,16 @@ class InceptionFeatures(FeatureExtractor):
     def train(self, mode: bool = True) -> InceptionFeatures:
         super().train(False)
         return self
+
+
+@contextmanager
+def _explained(problem: str) -> Iterator[None]:
+    """Raise an error inside the block as a UserError; ``{}`` stands for the first line of its message."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(problem.replace("{}", reason)) from error
 
 
 DIGIT_WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
