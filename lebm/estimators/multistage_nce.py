@@ -227,6 +227,7 @@ class MultiStageNCE(PriorModel):
             noise = Noise([(self.seed, "shares", last)])
             base.keep_shares(lambda z: -stages(z, last - 1).sum(0), lambda z: -stages(z, last).sum(0), noise)
             self.share_base()
+            self.prior.constants.clear()  # they belong to the former weights
 
     def _estimate_log_z(self, stage: int) -> None:
         """Store the narrowest estimate of log Z, equal on all processes, because adapted steps must agree."""

@@ -1,9 +1,9 @@
 """A mixture of Gaussians with a density, exact samples and a fit by expectation maximisation."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from torch import Tensor
 from lebm.models.encoders import DiagonalGaussian
 from lebm.models.layers import check_choice
 from lebm.models.priors import Prior
+from lebm.samplers.base import LogDensity
 from lebm.samplers.noise import RandomSource, normal, uniform
 
-LogFactor = Callable[[Tensor], Tensor]
 CHUNK = 2**21
 """Approximate number of values per pass over rows, which fits into the cache of a CPU."""
 NO_WEIGHT = -1e4
@@ -159,7 +159,7 @@ class GaussianMixture(Prior):
         return max(1, CHUNK // (width * self.latent_dim))
 
     @torch.no_grad()
-    def keep_shares(self, before: LogFactor, after: LogFactor, generator: RandomSource = None) -> None:
+    def keep_shares(self, before: LogDensity, after: LogDensity, generator: RandomSource = None) -> None:
         r"""Change the weights so that ``p(z) exp(after(z))`` has the shares of ``p(z) exp(before(z))``.
 
         The share of a component in :math:`p(z) \exp f(z)` is proportional to
@@ -171,11 +171,10 @@ class GaussianMixture(Prior):
             after: log-factor that the weights are for.
             generator: source of randomness.
         """
+        like: Any = {"dtype": self.mean.dtype, "device": self.mean.device}
         with _full_precision(self.mean):
             for k in range(self.fitted):
-                noise = normal(
-                    generator, (SHARE_DRAWS, self.latent_dim), dtype=self.mean.dtype, device=self.mean.device
-                )
+                noise = normal(generator, (SHARE_DRAWS, self.latent_dim), **like)
                 z = self.mean[k] + noise @ self.factor[k].T
                 change = torch.logsumexp(before(z), dim=0) - torch.logsumexp(after(z), dim=0)
                 self.log_weight[k] += change.clamp(-1.0, 1.0)

@@ -14,8 +14,8 @@ from lebm.cli.diagnose import diagnose as main
 from lebm.errors import UserError
 
 
-def diagnose(*words: object) -> None:
-    main([*map(str, words), "--trust", "tests"])
+def diagnose(*words: object) -> int:
+    return main([*map(str, words), "--trust", "tests"]) or 0
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def pictures(tiny: Path) -> Path:
 
 
 def test_both_chains_are_reported(trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    diagnose(trained, "--chains", 8, "--steps", 200, "--data", f"./{pictures}")
+    assert diagnose(trained, "--chains", 8, "--steps", 200, "--data", f"./{pictures}") == 0
     shown = capsys.readouterr().out
     assert "prior: " in shown
     assert "posterior: " in shown
@@ -54,12 +54,12 @@ def test_a_broken_prior_is_not_called_healthy(trained: Path, capsys: pytest.Capt
         if name.startswith("prior.tilt"):
             tensor.mul_(1e4)
     torch.save(stored, path)
-    diagnose(trained, "--of", "prior", "--weights", "raw", "--chains", 8, "--steps", 100)
+    assert diagnose(trained, "--of", "prior", "--weights", "raw", "--chains", 8, "--steps", 100) == 0
     assert "prior: healthy" not in capsys.readouterr().out
 
 
 def test_without_images_the_posterior_is_skipped(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    diagnose(trained, "--chains", 8, "--steps", 20, "--out", "there")
+    assert diagnose(trained, "--chains", 8, "--steps", 20, "--out", "there") == 0
     assert (
         "ToyData is not a data module that can be opened again; name some with --data"
         in capsys.readouterr().out

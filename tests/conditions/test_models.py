@@ -42,7 +42,9 @@ def test_an_observation_gives_the_posterior_of_a_linear_gaussian_model(sigma: fl
     model, weight, mean, covariance = linear_model()
     x = torch.tensor([1.0, -0.5, 2.0, 9.0, 9.0, 9.0], dtype=torch.float64)
     n = 2000
-    drawn = model.sample_given(n, Observed(x, SEEN, sigma), generator=torch.Generator().manual_seed(0))
+    drawn = model.sample_given(
+        n, Observed(x, SEEN, sigma), generator=torch.Generator().manual_seed(0), candidates=8
+    )
     exact, shared = posterior(x[None, :3], weight[:3], sigma or SIGMA, mean, covariance)
     # Twice the standard errors of independent draws: the particles are a second sample.
     error = (shared.diagonal() / n).sqrt()

@@ -216,7 +216,9 @@ def test_components_keep_their_shares_at_the_end_of_every_stage() -> None:
         base = GaussianMixture(3, components=3)
         base.fit(z, torch.Generator().manual_seed(0))
         network = MLPEnergy(3, hidden=[], output_bias=True)
-        model = small_model(prior=RatioPrior(RatioProduct(network, 2), base), **arguments)
+        annealing = AnnealedImportanceSampling(MALA(1, 0.5), 2)
+        prior = RatioPrior(RatioProduct(network, 2), base)
+        model = small_model(prior=prior, annealing=annealing, annealing_chains=50, **arguments)
         optimizer, _ = model.optimizer_settings.build(model.networks(), fused=True)
         for slope in (0.006, -0.003):  # no change is limited
             with torch.no_grad():
@@ -227,6 +229,8 @@ def test_components_keep_their_shares_at_the_end_of_every_stage() -> None:
         return model
 
     model, shifted = ended(), ended(keep_shares=False)
+    assert sorted(model.prior.constants) == [2], "log Z of one stage belongs to the former weights"
+    assert sorted(shifted.prior.constants) == [1, 2]
     base, fitted = model.prior.base, shifted.prior.base
     labels = fitted.joint(fitted.mean).argmax(dim=1)
     assert labels.tolist() == [0, 1, 2], "components without overlap"
