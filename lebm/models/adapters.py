@@ -100,18 +100,17 @@ class ModuleAutoencoder(Generator):
         super().__init__()
         self.module: Any = module.requires_grad_(trains)
         self.out_shape = tuple(out_shape)
-        self.latent_shape = tuple(latent_shape or self._encoded_shape())
+        if latent_shape is None:
+            anchor = next(module.parameters(), torch.zeros(()))
+            with torch.no_grad(), frozen(module):
+                made = module.encode(anchor.new_zeros(1, *out_shape))  # type: ignore[operator]
+            latent_shape = _moments(made)[0].shape[1:]
+        self.latent_shape = tuple(latent_shape)
         self.latent_dim = math.prod(self.latent_shape)
         each = (self.latent_shape[0], *[1] * (len(self.latent_shape) - 1))
         self.register_buffer("shift", torch.zeros(each))
         self.register_buffer("scale", torch.ones(each))
         self.measured = False
-
-    @torch.no_grad()
-    def _encoded_shape(self) -> tuple[int, ...]:
-        anchor = next(self.module.parameters(), torch.zeros(()))
-        with frozen(self.module):
-            return tuple(_moments(self.module.encode(anchor.new_zeros(1, *self.out_shape)))[0].shape[1:])
 
     def forward(self, z: Tensor) -> Tensor:
         made = self.module.decode(z.unflatten(1, self.latent_shape) * self.scale + self.shift)

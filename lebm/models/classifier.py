@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lebm.component import Component
+from lebm.errors import at_least
 
 _BATCH = 500
 
@@ -40,8 +41,7 @@ class LatentClassifier(nn.Module, Component):
 
     def __init__(self, latent_dim: int, classes: int, hidden: int = 256) -> None:
         super().__init__()
-        if classes < 2:
-            raise ValueError(f"a classifier needs at least two classes, not {classes}")
+        at_least(2, classes=classes)
         self.latent_dim = latent_dim
         self.classes = classes
         self.register_buffer("mean", torch.zeros(latent_dim))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as _dropout
 
 from lebm.component import Component
+from lebm.errors import at_least
 from lebm.models.layers import check_choice
 
 NEVER_WRITTEN = 2
@@ -44,10 +45,8 @@ class SequenceGenerator(nn.Module, Component, ABC):
         self, latent_dim: int, vocabulary_size: int, max_length: int, width: int, dropout: float, **sizes: int
     ) -> None:
         super().__init__()
-        sizes = {"latent_dim": latent_dim, "max_length": max_length, "width": width, **sizes}
-        if min(sizes.values()) < 1 or vocabulary_size < 5:
-            listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise ValueError(f"{listed} must be at least 1 and vocabulary_size {vocabulary_size} at least 5")
+        at_least(1, latent_dim=latent_dim, max_length=max_length, width=width, **sizes)
+        at_least(5, vocabulary_size=vocabulary_size)  # four special tokens and a word
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {dropout}")
         self.latent_dim = latent_dim

@@ -73,8 +73,7 @@ class LogZ:
         """
         n = log_weights.shape[0]
         log_weights = clean_log_weights(log_weights.double())
-        if n < 2:
-            raise ValueError("an interval needs at least two weights")
+        at_least(2, weights=n)
         if torch.isinf(log_weights).all(dim=0).any():
             raise ValueError("all annealed importance weights are zero: no log-density is finite")
         mean = log_weights.logsumexp(0) - math.log(n)
@@ -185,7 +184,9 @@ class AnnealedImportanceSampling(nn.Module, Component):
             with torch.no_grad():
                 total += (after - before) * (log_density(state) - base(state)).double()
             if 0 < after < 1:  # a move at the end of the path changes no weight
-                state = self.kernel(_between(log_density, base, after), state, generator)
+                state = self.kernel(
+                    lambda z, b=after: b * log_density(z) + (1 - b) * base(z), state, generator
+                )
         return total, state
 
     def forward(
@@ -215,7 +216,3 @@ class AnnealedImportanceSampling(nn.Module, Component):
         below = self(log_density, base, samples.shape[0], generator)
         weights, _ = self.log_weights(log_density, base.log_density, samples, generator, reverse=True)
         return below, LogZ.from_log_weights(weights, reverse=True)
-
-
-def _between(log_density: LogDensity, base: LogDensity, beta: float) -> LogDensity:
-    return lambda state: beta * log_density(state) + (1 - beta) * base(state)

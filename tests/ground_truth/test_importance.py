@@ -348,7 +348,7 @@ def test_refusals() -> None:
         AnnealedImportanceSampling(MALA(1, 0.1), spacing="cubic")
     with pytest.raises(ValueError, match="all annealed importance weights are zero"):
         LogZ.from_log_weights(torch.full((3,), torch.nan))
-    with pytest.raises(ValueError, match="at least two weights"):
+    with pytest.raises(ValueError, match="weights must be at least 2"):
         LogZ.from_log_weights(torch.zeros(1))
     with pytest.raises(ValueError, match="candidates must be at least 2"):
         SamplingImportanceResampling(1)

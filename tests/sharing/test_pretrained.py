@@ -1,4 +1,4 @@
-"""The trained models that ship with lebm, and the script that puts them there."""
+"""The trained models that ship with lebm, and ``lebm export --card``, which writes them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ from lebm import checkpoint, pretrained
 from lebm.__main__ import main
 from lebm.errors import UserError
 from lebm.run.provenance import sha256
-from scripts.write_pretrained import LIMIT, ship
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LIMIT = 9_000_000
+"""Bytes of all models together."""
+
+
+def ship(run: Path, name: str, *more: str) -> Path:
+    """Run the command of docs/sharing.md, and return the model file."""
+    file = pretrained.folder() / f"{name}.safetensors"
+    words = ["--dtype", "float16", "--card", f"{pretrained.PREFIX}{name}", "--license", "apache-2.0"]
+    assert main(["export", str(run), str(file), *words, *more]) == 0
+    return file
 
 
 def problems(folder: Path) -> list[str]:
@@ -91,7 +100,9 @@ def test_a_run_is_shipped_with_its_card(run: Path, shelf: Path, capsys: pytest.C
     ]
     assert problems(shelf) == []
     assert main(["pretrained"]) == 0
-    assert re.search(r"^pretrained/latent_mle-mnist  0.0\d MB  LatentMLE, .*MNIST", capsys.readouterr().out)
+    assert re.search(
+        r"^pretrained/latent_mle-mnist  0.0\d MB  LatentMLE, .*MNIST", capsys.readouterr().out, re.M
+    )
     assert main(["sample", "pretrained/latent_mle-mnist", "-n", "4", "--format", "npy"]) == 0
     assert Path("samples.npy").exists()
     assert sorted(shelf.iterdir()) == [file.with_suffix(".md"), file]
@@ -141,8 +152,6 @@ def edited(run: Path, name: str, **entries: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: (run / "evaluation.json").unlink(), "no evaluation.json"),
-        (lambda run: edited(run, "summary.json", status="interrupted"), "interrupted, not finished"),
         (
             lambda run: edited(run, "evaluation.json", checkpoint_sha256="0" * 64),
             "another checkpoint of the run",
@@ -150,23 +159,36 @@ def edited(run: Path, name: str, **entries: Any) -> None:
         (lambda run: edited(run, "evaluation.json", loaded_weights="raw"), "measured with the raw weights"),
         (lambda run: edited(run, "evaluation.json", lebm_evaluation=1), "run lebm evaluate again"),
     ],
-    ids=["not measured", "not finished", "other checkpoint", "other weights", "other format"],
+    ids=["other checkpoint", "other weights", "other format"],
 )
-def test_what_would_make_the_card_wrong_is_refused(run: Path, shelf: Path, spoil: Any, message: str) -> None:
+def test_what_would_make_the_card_wrong_is_rejected(
+    run: Path, tmp_path: Path, spoil: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoil(run)
-    with pytest.raises(UserError, match=message):
-        ship(run, "a")
-    assert not list(shelf.iterdir())
+    assert main(["export", str(run), "a.safetensors", "--card", "a"]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("a.md").exists()
 
 
-def test_the_shelf_has_an_end(run: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ship(run, "a")
-    before = (shelf / "a.safetensors").stat().st_size
-    monkeypatch.setattr("scripts.write_pretrained.LIMIT", 2 * before - 1)
-    with pytest.raises(UserError, match="all models may take"):
-        ship(run, "b")
-    assert sorted(path.name for path in shelf.iterdir()) == ["a.md", "a.safetensors"]
-    ship(run, "a")  # in the place of itself
+def test_the_card_of_an_interrupted_run_without_values_says_so(run: Path, shelf: Path) -> None:
+    edited(run, "summary.json", status="interrupted")
+    (run / "evaluation.json").unlink()
+    text = ship(run, "a").with_suffix(".md").read_text()
+    assert "| training | interrupted, not finished |" in text
+    assert "Nothing was measured." in text
+    assert problems(shelf) == ["a.md: no 95 % interval"]
+
+
+def test_a_card_is_replaced_only_by_force(run: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shelf / "a.md").write_text("mine")
+    words = ["export", str(run), str(shelf / "a.safetensors")]
+    assert main([*words, "--card", "a"]) == 2
+    assert "a.md exists; choose another name or add --force" in capsys.readouterr().err
+    assert [path.name for path in shelf.iterdir()] == ["a.md"]
+    assert main(words) == 0  # without a card
+    assert (shelf / "a.md").read_text() == "mine"
+    ship(run, "a", "--force")
+    assert problems(shelf) == []
 
 
 def test_the_check_of_the_folder_finds_what_is_wrong(run: Path, shelf: Path) -> None:
