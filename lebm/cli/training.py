@@ -50,10 +50,6 @@ _NOTICES = (
 _LOST = re.compile("connection (closed|reset) by peer|timed out waiting|broken pipe|watchdog")
 
 
-class FinishedError(Exception):
-    """An error for a resumed run with nothing left to train."""
-
-
 class TrainingCLI(RecipeCLI):
     """The parser of a training or evaluation, with the checks before the run and its first checkpoint.
 
@@ -110,10 +106,11 @@ class TrainingCLI(RecipeCLI):
                 epochs = 0
             all_epochs = limits.max_epochs not in (None, -1) and epochs >= limits.max_epochs
             if all_epochs or 0 <= limits.max_steps <= steps:
-                raise FinishedError(
-                    f"{self.run_dir} is finished ({epochs} epochs, {steps} steps); raise --trainer.max_epochs"
-                    " or --trainer.max_steps to continue"
+                tell(
+                    f"lebm: {self.run_dir} is finished ({epochs} epochs, {steps} steps); raise"
+                    " --trainer.max_epochs or --trainer.max_steps to continue"
                 )
+                raise SystemExit(0)
             # The stored recipe has its references filled in, so the flag would not change the networks.
             given = {"latent_dim", "latent_dims"} & self.request.flags.keys()
             if given and self.request.recipes[0] == self.run_dir / "config.yaml":
@@ -151,46 +148,44 @@ class TrainingCLI(RecipeCLI):
 def run(request: Request) -> int:
     """Run the verb of a request and return the exit status; the run folder records how the run ended."""
     quiet()
-    verb, started = request.verb, time.time()
-    handler, shown = signal.getsignal(signal.SIGINT), threading.excepthook
+    started, shown = time.time(), threading.excepthook
     with contextlib.ExitStack() as held:
         held.callback(setattr, threading, "excepthook", shown)
         # TensorBoard's thread hands its error to the next call of its writer, so this process fails with it.
         threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else shown(end)
-        try:
-            cli = TrainingCLI(request, held)
-        except FinishedError as news:
-            tell(f"lebm: {news}")
-            return 0
-        status, code = "failed", 1
-        try:
-            if runs.is_first_process():
-                source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
-                tell(f"lebm: {verb} in {cli.run_dir}{source}")
-                for note in cli.notes:
-                    tell(f"lebm: {note}")
-            begin = LambdaCallback(on_train_start=lambda *_: setattr(cli, "begun", True))
-            cli.trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
-            go = getattr(cli.trainer, verb)
-            go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
-            if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
-                raise KeyboardInterrupt  # Lightning ends an interrupted run without raising
-            status, code = "finished", 0
-        except Preempted as stop:
-            # the other processes exit with 0, because a launcher kills all processes once one has failed
-            status, code = "interrupted", stop.args[0] if runs.is_first_process() else 0
-        except SIGTERMException:
-            status, code = "interrupted", 143
-        except (KeyboardInterrupt, SystemExit):
-            if cli.trainer.state.status != TrainerStatus.INTERRUPTED:
-                raise
-            status, code = "interrupted", 130
-        except Exception as error:
-            code = failure_status(cli, error)
-        finally:
-            signal.signal(signal.SIGINT, handler)  # Lightning ignores the signal permanently after the first
-            _leave(cli, verb, started, status)
-        return code
+        return _run(TrainingCLI(request, held), request.verb, started)
+
+
+def _run(cli: TrainingCLI, verb: str, started: float) -> int:
+    handler, status, code = signal.getsignal(signal.SIGINT), "failed", 1
+    try:
+        if runs.is_first_process():
+            source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
+            tell(f"lebm: {verb} in {cli.run_dir}{source}")
+            for note in cli.notes:
+                tell(f"lebm: {note}")
+        begin = LambdaCallback(on_train_start=lambda *_: setattr(cli, "begun", True))
+        cli.trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
+        go = getattr(cli.trainer, verb)
+        go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+        if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt  # Lightning ends an interrupted run without raising
+        status, code = "finished", 0
+    except Preempted as stop:
+        # the other processes exit with 0, because a launcher kills all processes once one has failed
+        status, code = "interrupted", stop.args[0] if runs.is_first_process() else 0
+    except SIGTERMException:
+        status, code = "interrupted", 143
+    except (KeyboardInterrupt, SystemExit):
+        if cli.trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        status, code = "interrupted", 130
+    except Exception as error:
+        code = failure_status(cli, error)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores the signal permanently after the first
+        _leave(cli, verb, started, status)
+    return code
 
 
 def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
