@@ -12,7 +12,7 @@ from lebm.component import Component
 from lebm.data.loader import BatchLoader, ShardedBatchSampler
 from lebm.data.rows import Rows
 from lebm.data.splits import PARTS, limited, size_in_rows
-from lebm.errors import UserError, data_error
+from lebm.errors import UserError, UserNotice, data_error
 
 
 class SplitData(LightningDataModule, Component):
@@ -141,7 +141,7 @@ class SplitData(LightningDataModule, Component):
         if changed:
             listed = ", ".join(f"{name} {state_dict[name]} -> {now[name]}" for name in changed)
             problem = "the checkpoint was written with other data, so the run will not continue exactly"
-            rank_zero_warn(f"{problem}: {listed}")
+            rank_zero_warn(f"{problem}: {listed}", category=UserNotice)
 
     # Loading
 

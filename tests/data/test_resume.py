@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lebm.data.images import ImageData
 from lebm.data.loader import ShardedBatchSampler
+from lebm.errors import UserNotice
 from tests.conftest import MakeParquet
 
 pytestmark = [
@@ -209,7 +210,7 @@ def test_a_checkpoint_written_on_an_exception_repeats_the_unfinished_step(
 def test_resuming_with_other_data_warns(data: dict[str, Any], tmp_path: Path) -> None:
     run(data, tmp_path, callbacks=[every_step(tmp_path)], max_steps=2)
     data["batch_size"] = 4
-    with pytest.warns(UserWarning, match="batch_size 8 -> 4, limit_train_batches 1.0 -> 2"):
+    with pytest.warns(UserNotice, match="batch_size 8 -> 4, limit_train_batches 1.0 -> 2"):
         run(data, tmp_path, str(by_step(tmp_path)[0]), max_steps=3, limit_train_batches=2)
 
 
