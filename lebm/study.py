@@ -161,6 +161,7 @@ class Study:
         """Return the rows of a table as text, and its cells."""
         over = {"mean": mean, "median": median}[table.get("over", "mean")]
         rows, used, ends = [], [], table.get("spread", True)
+        measured: dict[str, list[str]] = {}
         for *labels, wanted in table["rows"]:
             wanted = dict(wanted)
             printed = wanted.pop("printed", {})
@@ -174,10 +175,14 @@ class Study:
                 each = figure if isinstance(figure, list) else [figure]
                 parts = [shown(chosen, one.format(**texts), form, over, ends) for one in each]
                 row[place] = " / ".join(part for part in parts if part)
+                measured.setdefault(str(figure), []).extend([row[place]] if chosen else [])
             if not own and not printed:
                 row[0] = "not run"
             rows.append([*map(str, labels), *row])
             used += own
+        if missing := [figure for figure, found in measured.items() if found and not any(found)]:
+            names = ", ".join(sorted({name for cell in used for name in cell["figures"]}))
+            raise UserError(f"{self.place}: no cell has the figure {missing[0]}; there are {names}")
         return rows, used
 
 

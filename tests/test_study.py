@@ -104,7 +104,7 @@ tables:
       - [2, {cell: sizes, latents: 2}]
       - [3, {cell: sizes, latents: 3}]
     columns:
-      AUPRC: [auprc, "{:.2f}"]
+      AUPRC: [auprc/anomaly_score, "{:.2f}"]
       steps: [steps, "{:.0f}"]
 """
 
@@ -129,7 +129,11 @@ def test_a_plan_from_the_command_line(
     rows = capfd.readouterr().out.splitlines()
     assert rows[0] == "| latents | AUPRC | steps |"
     assert [row.split(" | ")[-1] for row in rows[2:4]] == ["2 |", "2 |"]
+    assert all(0 < float(row.split(" | ")[1].split(" (")[0]) <= 1 for row in rows[2:4])
     assert "`lebm study run plan.yaml FOLDER --only sizes`" in rows[-1]
+    Path("plan.yaml").write_text(PLAN.replace("auprc/anomaly_score", "auprc"))
+    assert main(["study", "table", "plan.yaml"]) == 2
+    assert "plan.yaml: no cell has the figure auprc; there are auprc/" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -151,3 +155,12 @@ def test_mistakes_are_one_line(
     assert main(["study", *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
+
+
+def test_the_plan_of_the_guide_names_figures_that_exist() -> None:
+    root = Path(__file__).resolve().parents[1]
+    text = (root / "docs" / "evaluation.md").read_text().split("## Studies")[1]
+    plan = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    anomaly = next(one for one in read_cells(root / "results" / "base.jsonl") if one["cell"] == "held_out")
+    for figure, _ in plan["tables"]["sizes"]["columns"].values():
+        assert figure in anomaly["figures"] or figure == "cpu_minutes"
