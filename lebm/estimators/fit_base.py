@@ -63,12 +63,21 @@ class FitBase(nn.Module, Component):
         self._recorded = 0  # latents since training began, until the end of the first epoch
         self._latents: list[Tensor] = []
 
-    def start(self, steps: float) -> None:
-        """Convert shares to steps of a run of ``steps`` steps; a resumed run keeps its own."""
-        if self.steps == 0 and self.at[0] < 1:
-            if steps == float("inf"):
-                raise ValueError(f"fit_base.at {self.at}: give steps, because this run has no end")
-            self.due = [max(1, round(a * steps)) if a < 1 else int(a) for a in self.at]
+    def start(self, steps: float) -> str:
+        """Convert shares to steps of a run of ``steps`` steps, and return a warning or an empty text.
+        A resumed run keeps its own times, also if it becomes longer.
+        """
+        if self.at[0] < 1 and steps < float("inf"):
+            due = [max(1, round(a * steps)) if a < 1 else int(a) for a in self.at]
+            if self.steps and due != self.due:
+                then = "" if self.networks else ", after which only the energy learns"
+                own = f"fit_base: this run began with another length and keeps its fits at steps {self.due}{then}"
+                return f"{own}; train a new run to have them at {due}"
+            self.due = due
+        elif not self.due:
+            raise ValueError(f"fit_base.at {self.at}: give steps, because this run has no end")
+        never = f"fit_base.at {self.due[-1]}: this run has {steps:g} steps, so the energy never learns;"
+        return f"{never} lower fit_base.at or train longer" if self.due[-1] >= steps > 0 else ""
 
     @property
     def pending(self) -> bool:

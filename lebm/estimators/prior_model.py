@@ -1,11 +1,11 @@
 """A generator with a learned prior and an inference of latents, shared by papers 1 to 3."""
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -257,17 +257,8 @@ class PriorModel(LatentModel):
         backbone = getattr(self.inference, "backbone", None)
         if backbone is not None and self.trainer.ckpt_path is None:  # a resumed run has its own weights
             _copy_backbone(backbone, self.frozen_parts)
-        steps, rule = self.trainer.estimated_stepping_batches, self.fit_base
-        if rule is None:
-            return
-        rule.start(steps)
-        if rule.due[-1] >= steps > 0 and self.trainer.is_global_zero:
-            warnings.warn(
-                f"fit_base.at {rule.due[-1]}: this run has {steps:g} steps, so the energy never learns;"
-                " lower fit_base.at or train longer",
-                UserNotice,
-                stacklevel=2,
-            )
+        if self.fit_base and (doubt := self.fit_base.start(self.trainer.estimated_stepping_batches)):
+            rank_zero_warn(doubt, category=UserNotice)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)

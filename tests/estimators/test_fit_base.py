@@ -95,15 +95,22 @@ def test_shares_are_taken_of_the_length_of_the_run() -> None:
     with pytest.raises(ValueError, match="give steps, because this run has no end"):
         FitBase(0.5).start(float("inf"))
     rule = FitBase([0.25, 0.5, 6])
-    rule.start(8)
+    assert rule.start(8) == ""
     assert rule.due == [2, 4, 6]
     rule.step()
-    later = FitBase([0.25, 0.5, 6])
-    later.load_state_dict(copy.deepcopy(rule.state_dict()))
-    later.start(80)
-    assert later.due == [2, 4, 6]
+    for networks, said in (
+        (True, "steps [2, 4, 6]; train"),
+        (False, "[2, 4, 6], after which only the energy learns;"),
+    ):
+        later = FitBase([0.25, 0.5, 6], networks=networks)
+        later.load_state_dict(copy.deepcopy(rule.state_dict()))
+        assert later.start(8) == later.start(float("inf")) == ""
+        doubt = later.start(10)
+        assert said in doubt
+        assert doubt.endswith("train a new run to have them at [2, 5, 6]")
+        assert later.due == [2, 4, 6]
     tiny = FitBase(0.1)
-    tiny.start(3)
+    assert tiny.start(3) == ""
     assert tiny.due == [1]
 
 
