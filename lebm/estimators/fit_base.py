@@ -71,8 +71,8 @@ class FitBase(nn.Module, Component):
             due = [max(1, round(a * steps)) if a < 1 else int(a) for a in self.at]
             if self.steps and due != self.due:
                 then = "" if self.networks else ", after which only the energy learns"
-                own = f"fit_base: this run began with another length and keeps its fits at steps {self.due}{then}"
-                return f"{own}; train a new run to have them at {due}"
+                own = f"fit_base: this run began with another length and keeps its fits at steps {self.due}"
+                return f"{own}{then}; train a new run to have them at {due}"
             self.due = due
         elif not self.due:
             raise ValueError(f"fit_base.at {self.at}: give steps, because this run has no end")
