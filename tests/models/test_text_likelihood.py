@@ -272,13 +272,13 @@ def test_a_vocabulary_too_large_is_refused() -> None:
     ("make", "message"),
     [
         (lambda: CategoricalLikelihood(generators()[0], word_dropout=1.0), "word_dropout must be in"),
-        (lambda: RecurrentGenerator(0, SIZE, LONGEST), "latent_dim 0"),
-        (lambda: RecurrentGenerator(1, 4, LONGEST), "vocabulary_size 4 at least 5"),
+        (lambda: RecurrentGenerator(0, SIZE, LONGEST), "latent_dim must be at least 1, not 0"),
+        (lambda: RecurrentGenerator(1, 4, LONGEST), "vocabulary_size must be at least 5, not 4"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, dropout=1.0), "dropout must be in"),
         (lambda: RecurrentGenerator(1, SIZE, LONGEST, cell="rnn"), "cell must be one of lstm, gru"),  # type: ignore[arg-type]
         (lambda: TransformerGenerator(1, SIZE, LONGEST, width=6, heads=4), "heads must divide width"),
-        (lambda: RecurrentGenerator(1, SIZE, LONGEST, embedding=0), "embedding 0 must be at least 1"),
-        (lambda: TransformerGenerator(1, SIZE, LONGEST, heads=0), "heads 0 must be at least 1"),
+        (lambda: RecurrentGenerator(1, SIZE, LONGEST, embedding=0), "embedding must be at least 1, not 0"),
+        (lambda: TransformerGenerator(1, SIZE, LONGEST, heads=0), "heads must be at least 1, not 0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, message: str) -> None:
