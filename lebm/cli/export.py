@@ -36,8 +36,8 @@ def export(argv: list[str]) -> None:
     """Run ``lebm export RUN FILE.safetensors``."""
     parser = _parser("export", "Write the model of a run as one safetensors file, for example to share it.")
     parser.add_argument("file", type=Path, help="NAME.safetensors")
-    card = "write a model card beside FILE, with the values of evaluation.json; it calls the model TITLE"
-    parser.flag("--card", card, metavar="TITLE")
+    card = "write a card beside FILE, with the values of evaluation.json; NAME opens the model, as FILE does"
+    parser.flag("--card", card, metavar="NAME")
     parser.flag("--force", "replace FILE and its card if they exist", action="store_true")
     chosen = parser.parse_args(argv)
     hub.located(chosen.run, download=False)
