@@ -1,6 +1,6 @@
 """The likelihood of test sentences, and the quality of sampled sentences."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 
@@ -11,7 +11,21 @@ from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality, likelihood_of_sentences
 
 
-class SentenceBounds(EvaluationCallback):
+class _SentenceMeasure(EvaluationCallback):
+    measure: Any
+    in_validation = False
+
+    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
+        likelihood_of_sentences(model, type(self).__name__)
+
+    def wanted(self, trainer: Trainer, stage: str) -> bool:
+        return stage == "test" or self.in_validation
+
+    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
+        self.measure.begin(model)
+
+
+class SentenceBounds(_SentenceMeasure):
     """Negative log-likelihood per sentence and perplexity per token of test sentences.
 
     :class:`~lebm.evaluation.sentences.LikelihoodBounds` computes both with intervals, and log Z of the prior.
@@ -53,15 +67,6 @@ class SentenceBounds(EvaluationCallback):
         self.measure = LikelihoodBounds(n, chains, levels, start, prior_chains, prior_levels, seed)
         self.in_validation = in_validation
 
-    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
-        likelihood_of_sentences(model, type(self).__name__)
-
-    def wanted(self, trainer: Trainer, stage: str) -> bool:
-        return stage == "test" or self.in_validation
-
-    def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
-        self.measure.begin(model)
-
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         self.measure.update(model, self.output(outputs, "x"), batch["index"])
 
@@ -71,7 +76,7 @@ class SentenceBounds(EvaluationCallback):
         self.protocol.update(self.measure.protocol)
 
 
-class SentenceQuality(EvaluationCallback):
+class SentenceQuality(_SentenceMeasure):
     """Forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
     :class:`~lebm.evaluation.sentences.SampleQuality` computes them with trained language models. Its method
@@ -98,12 +103,6 @@ class SentenceQuality(EvaluationCallback):
     ) -> None:
         self.measure = SampleQuality(n, compared, steps, hidden, seed)
 
-    def check(self, trainer: Trainer, model: LatentModel, batch: Batch) -> None:
-        likelihood_of_sentences(model, type(self).__name__)
-
-    def wanted(self, trainer: Trainer, stage: str) -> bool:
-        return stage == "test"
-
     def begin(self, trainer: Trainer, model: LatentModel, stage: str, batch: Batch) -> None:
         if not isinstance(getattr(data_of(trainer), "train", None), TextRows):
             raise UserError(
@@ -113,7 +112,7 @@ class SentenceQuality(EvaluationCallback):
             raise UserError(
                 "SentenceQuality trains language models: test on one process, with --trainer.devices 1"
             )
-        self.measure.begin(model)
+        super().begin(trainer, model, stage, batch)
 
     def collect(self, trainer: Trainer, model: LatentModel, stage: str, outputs: Batch, batch: Batch) -> None:
         self.measure.update(model, self.output(outputs, "x"), self.output(outputs, "z"), batch["index"])

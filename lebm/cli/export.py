@@ -43,6 +43,9 @@ def export(argv: list[str]) -> None:
     hub.located(chosen.run, download=False)
     free(chosen.file, chosen.force, "name")
     beside = free(chosen.file.with_suffix(".md"), chosen.force or not chosen.card, "name")
+    if chosen.card:  # a rehearsal, because a card that is rejected must not cost the old file
+        with tempfile.TemporaryDirectory() as place:
+            _exported(chosen, Path(place) / hub.MODEL, Path(place) / hub.CARD, chosen.card)
     model = _exported(chosen, chosen.file, beside, chosen.card)
     tell(
         f"lebm: {type(model).__name__}, {model.loaded_weights} weights of {chosen.run}, in {chosen.file}"

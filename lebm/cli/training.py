@@ -161,13 +161,11 @@ def _run(cli: TrainingCLI, verb: str, started: float) -> int:
     try:
         if runs.is_first_process():
             source = f", from {cli.ckpt_path}" if cli.ckpt_path else ""
-            tell(f"lebm: {verb} in {cli.run_dir}{source}")
-            for note in cli.notes:
+            for note in (f"{verb} in {cli.run_dir}{source}", *cli.notes):
                 tell(f"lebm: {note}")
         begin = LambdaCallback(on_train_start=lambda *_: setattr(cli, "begun", True))
         cli.trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
-        go = getattr(cli.trainer, verb)
-        go(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+        getattr(cli.trainer, verb)(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
         if cli.trainer.state.status == TrainerStatus.INTERRUPTED:
             raise KeyboardInterrupt  # Lightning ends an interrupted run without raising
         status, code = "finished", 0

@@ -137,8 +137,7 @@ class SplitData(LightningDataModule, Component):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn if the interrupted run read its data in another way."""
         now = self.state_dict()
-        changed = [name for name in now if state_dict.get(name, now[name]) != now[name]]
-        if changed:
+        if changed := [name for name in now if state_dict.get(name, now[name]) != now[name]]:
             listed = ", ".join(f"{name} {state_dict[name]} -> {now[name]}" for name in changed)
             problem = "the checkpoint was written with other data, so the run will not continue exactly"
             rank_zero_warn(f"{problem}: {listed}", category=UserNotice)

@@ -165,9 +165,13 @@ def test_what_would_make_the_card_wrong_is_rejected(
     run: Path, tmp_path: Path, spoil: Any, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(run)
+    before = sorted(Path().iterdir())
     assert main(["export", str(run), "a.safetensors", "--card", "a"]) == 2
     assert message in capsys.readouterr().err
-    assert not Path("a.md").exists()
+    assert sorted(Path().iterdir()) == before
+    Path("a.safetensors").write_text("mine")
+    assert main(["export", str(run), "a.safetensors", "--card", "a", "--force"]) == 2
+    assert Path("a.safetensors").read_text() == "mine"
 
 
 def test_the_card_of_an_interrupted_run_without_values_says_so(run: Path, shelf: Path) -> None:
