@@ -11,7 +11,7 @@ from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.sentences import LikelihoodBounds, SampleQuality, likelihood_of_sentences
 
 
-class _SentenceMeasure(EvaluationCallback):
+class _SentenceMeasure:
     measure: Any
     in_validation = False
 
@@ -25,7 +25,7 @@ class _SentenceMeasure(EvaluationCallback):
         self.measure.begin(model)
 
 
-class SentenceBounds(_SentenceMeasure):
+class SentenceBounds(_SentenceMeasure, EvaluationCallback):
     """Negative log-likelihood per sentence and perplexity per token of test sentences.
 
     :class:`~lebm.evaluation.sentences.LikelihoodBounds` computes both with intervals, and log Z of the prior.
@@ -76,7 +76,7 @@ class SentenceBounds(_SentenceMeasure):
         self.protocol.update(self.measure.protocol)
 
 
-class SentenceQuality(_SentenceMeasure):
+class SentenceQuality(_SentenceMeasure, EvaluationCallback):
     """Forward and reverse perplexity, diversity of samples, and use of the latents, only in tests.
 
     :class:`~lebm.evaluation.sentences.SampleQuality` computes them with trained language models. Its method
