@@ -62,6 +62,11 @@ class DiagonalGaussian:
         return gap + 0.5 * ((-2 * gap).exp() + shift.square() - 1)
 
 
+def single(x: Tensor) -> Tensor:
+    """Convert what a network computed under autocast to single precision, which what comes after it expects."""
+    return x.float() if x.is_floating_point() and torch.is_autocast_enabled(x.device.type) else x
+
+
 class GaussianEncoder(nn.Module, Component, ABC):
     """Base class of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian`.
 
@@ -87,7 +92,7 @@ class GaussianEncoder(nn.Module, Component, ABC):
         """Return mean and log-variance of the latents of ``x``, each ``(B, latent_dim)``."""
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
-        mean, log_variance = self.features(x)
+        mean, log_variance = map(single, self.features(x))
         return DiagonalGaussian(mean, 0.5 * log_variance)
 
 
