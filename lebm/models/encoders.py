@@ -63,7 +63,7 @@ class DiagonalGaussian:
 
 
 def single(x: Tensor) -> Tensor:
-    """Convert what a network computed under autocast to single precision, which what comes after it expects."""
+    """Convert the output of a network under autocast to single precision, which its readers expect."""
     return x.float() if x.is_floating_point() and torch.is_autocast_enabled(x.device.type) else x
 
 
