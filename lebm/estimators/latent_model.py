@@ -29,7 +29,7 @@ from lebm.models.likelihoods import Likelihood
 from lebm.models.observations import as_dictionary, check_range, check_rows, checked, event_shape, rows_of
 from lebm.models.priors import Prior, StandardNormal
 from lebm.models.text_likelihood import CategoricalLikelihood
-from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.base import LogDensity, Sampler, precise
 from lebm.samplers.chains import gather_pools
 from lebm.samplers.noise import Noise, RandomSource
 
@@ -468,11 +468,9 @@ def both_energies(
     """Return the energies of ``positives: (B, *event)`` and of ``negatives: (C, *event)``.
 
     They are evaluated in one call, so that spectral norm takes one power iteration per step for both, and
-    returned in at least single precision, because means of half precision are mostly rounding.
+    returned in at least single precision.
     """
-    energies = energy(torch.cat([positives, negatives]))
-    precise = energies.to(torch.promote_types(energies.dtype, torch.float32))
-    return precise.split([len(positives), len(negatives)])
+    return precise(energy(torch.cat([positives, negatives]))).split([len(positives), len(negatives)])
 
 
 def touch(networks: Iterable[nn.Module]) -> Tensor | float:

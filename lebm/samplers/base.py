@@ -214,6 +214,11 @@ def on_device(numbers: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
+def precise(value: Tensor) -> Tensor:
+    """Convert to at least float32, because differences of half-precision energies are mostly rounding."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 def finite_rows(state: Tensor) -> Tensor:
     """Return a mask ``(B,)`` of ``bool`` of the rows of ``(B, *event)`` with finite values only.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lebm.errors import at_least
 from lebm.samplers.adaptation import Adaptive
-from lebm.samplers.base import Info, LogDensity, finite_rows, log_density_gradient, rows, summarise
+from lebm.samplers.base import Info, LogDensity, finite_rows, log_density_gradient, precise, rows, summarise
 from lebm.samplers.noise import RandomSource, normal, uniform
 
 
@@ -136,7 +136,7 @@ class HMC(Adaptive):
             ends = self._leapfrog(log_density, state, momentum, gradient, step)
             proposal, turned, new_value, new_gradient = ends
             old = torch.where(torch.isnan(value), -torch.inf, value)  # worse than any finite value
-            log_ratio = _kinetic(momentum) - _kinetic(turned) + (_precise(new_value) - _precise(old))
+            log_ratio = _kinetic(momentum) - _kinetic(turned) + (precise(new_value) - precise(old))
             finite = finite_rows(proposal) & finite_rows(new_gradient)
             finite = finite & torch.isfinite(new_value) & ~torch.isnan(log_ratio)
             log_ratio = torch.where(finite, log_ratio, -torch.inf)
@@ -193,9 +193,4 @@ class MALA(HMC):
 
 
 def _kinetic(momentum: Tensor) -> Tensor:
-    return 0.5 * _precise(momentum).flatten(1).square().sum(dim=1)
-
-
-def _precise(value: Tensor) -> Tensor:
-    """Convert to at least float32, because the difference of two bf16 energies is mostly rounding error."""
-    return value.to(torch.promote_types(value.dtype, torch.float32))
+    return 0.5 * precise(momentum).flatten(1).square().sum(dim=1)

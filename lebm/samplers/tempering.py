@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lebm.errors import at_least
-from lebm.samplers.base import Info, LogDensity, Sampler, on_device, summarise, values_of_all
+from lebm.samplers.base import Info, LogDensity, Sampler, on_device, precise, summarise, values_of_all
 from lebm.samplers.noise import RandomSource, uniform
 
 
@@ -90,7 +90,7 @@ class ParallelTempering(Sampler):
             with torch.no_grad():
                 values = values_of_all(log_density, replicas)
             values = torch.where(torch.isfinite(values), values, -torch.inf)
-            values = values.to(torch.promote_types(values.dtype, torch.float32))
+            values = precise(values)
             colder = torch.arange(step % 2, width - 1, 2, device=values.device)
             hotter = colder + 1
             log_ratio = (cold_to_hot[colder] - cold_to_hot[hotter]) * (values[:, hotter] - values[:, colder])
