@@ -223,8 +223,7 @@ class DualMCMCTeaching(LatentModel):
         """Networks that do not learn in the current step."""
         return [network for name, network in self.networks().items() if name not in self.learning]
 
-    # Chains, in the model's own precision, because the half precision of autocast rounds small steps away,
-    # and queries
+    # Chains, in the model's own precision, because half precision rounds small steps away, and queries
 
     def revise_images(
         self, generated: Tensor, noise: RandomSource = None, steps: int | None = None
@@ -246,7 +245,7 @@ class DualMCMCTeaching(LatentModel):
         """Return the ends of posterior chains of ``x: (B, *event)`` from ``z: (B, latent_dim)``, detached."""
         with frozen(self.likelihood, batch_statistics=self.batch_statistics):
             target = self.posterior(x)
-            return self.follow("posterior", self.posterior_sampler, target, z.to(self.dtype), noise, steps)
+            return self.follow("posterior", self.posterior_sampler, target, z, noise, steps)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Return ``log p(x, z)`` of the generator as a function of ``z``."""
