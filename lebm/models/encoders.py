@@ -64,7 +64,8 @@ class DiagonalGaussian:
 
 def single(x: Tensor) -> Tensor:
     """Convert the output of a network under autocast to single precision, which its readers expect."""
-    return x.float() if x.is_floating_point() and torch.is_autocast_enabled(x.device.type) else x
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    return x.float() if half and torch.is_autocast_enabled(x.device.type) else x
 
 
 class GaussianEncoder(nn.Module, Component, ABC):
