@@ -61,6 +61,7 @@ class FitBase(nn.Module, Component):
         self.due = [int(a) for a in self.at] if self.at[0] >= 1 else []
         self.kept = rows
         self._recorded = 0  # latents since training began, until the end of the first epoch
+        self._held = 0  # latents in the list
         self._latents: list[Tensor] = []
 
     def start(self, steps: float) -> str:
@@ -97,8 +98,9 @@ class FitBase(nn.Module, Component):
             self.kept = min(self.kept, self._recorded)
         self._latents.append(of_all_processes(z.detach())[0])
         self._recorded += len(self._latents[-1])
-        while sum(map(len, self._latents[1:])) >= self.kept:
-            del self._latents[0]
+        self._held += len(self._latents[-1])
+        while self._held - len(self._latents[0]) >= self.kept:
+            self._held -= len(self._latents.pop(0))
 
     def step(self) -> Tensor | None:
         """Count an optimiser step and return latents ``(N, latent_dim)`` if a fit is due, else ``None``."""
@@ -129,4 +131,5 @@ class FitBase(nn.Module, Component):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.steps, self.due = int(state["steps"]), state.get("due", self.due)
         self.kept, self._recorded = state.get("kept", self.kept), state.get("recorded", 0)
-        self._latents = [state["latents"].clone()] if len(state["latents"]) else []
+        self._held = len(state["latents"])
+        self._latents = [state["latents"].clone()] if self._held else []
