@@ -60,7 +60,6 @@ class FitBase(nn.Module, Component):
         self.steps = 0
         self.due = [int(a) for a in self.at] if self.at[0] >= 1 else []
         self.kept = rows
-        self._recorded = 0  # latents since training began, until the end of the first epoch
         self._held = 0  # latents in the list
         self._latents: list[Tensor] = []
 
@@ -94,10 +93,9 @@ class FitBase(nn.Module, Component):
         """Add the latents ``(B, latent_dim)`` of a batch. This is a collective call."""
         if not self.pending:
             return
-        if new_epoch and self._recorded:
-            self.kept = min(self.kept, self._recorded)
+        if new_epoch and self._held:
+            self.kept = min(self.kept, self._held)
         self._latents.append(of_all_processes(z.detach())[0])
-        self._recorded += len(self._latents[-1])
         self._held += len(self._latents[-1])
         while self._held - len(self._latents[0]) >= self.kept:
             self._held -= len(self._latents.pop(0))
@@ -125,11 +123,9 @@ class FitBase(nn.Module, Component):
     # Not a buffer: data-parallel wrappers would send it around at every step, and its size changes.
 
     def get_extra_state(self) -> dict[str, Any]:
-        state = {"steps": self.steps, "due": self.due, "kept": self.kept, "recorded": self._recorded}
-        return state | {"latents": self.latents.cpu()}
+        return {"steps": self.steps, "due": self.due, "kept": self.kept, "latents": self.latents.cpu()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.steps, self.due = int(state["steps"]), state.get("due", self.due)
-        self.kept, self._recorded = state.get("kept", self.kept), state.get("recorded", 0)
-        self._held = len(state["latents"])
+        self.kept, self._held = state.get("kept", self.kept), len(state["latents"])
         self._latents = [state["latents"].clone()] if self._held else []

@@ -469,8 +469,7 @@ def both_energies(
 ) -> tuple[Tensor, Tensor]:
     """Return the energies of ``positives: (B, *event)`` and of ``negatives: (C, *event)``.
 
-    They are evaluated in one call, so that spectral norm takes one power iteration per step for both, and
-    returned in at least single precision.
+    One call evaluates both, so that spectral norm takes one power iteration; they have single precision.
     """
     return precise(energy(torch.cat([positives, negatives]))).split([len(positives), len(negatives)])
 

@@ -22,8 +22,6 @@ from lebm.samplers.noise import RandomSource, normal
 class DiagonalGaussian:
     """The normalised density ``N(mean, diag(exp(log_scale))^2)``, one Gaussian per row.
 
-    Unlike ``torch.distributions`` it uses any :data:`~lebm.samplers.RandomSource`.
-
     Attributes:
         mean: means, ``(B, d)``.
         log_scale: logarithms of the standard deviations, ``(B, d)``.

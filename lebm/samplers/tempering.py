@@ -89,8 +89,7 @@ class ParallelTempering(Sampler):
             replicas = moved.reshape(shape) * stretch
             with torch.no_grad():
                 values = values_of_all(log_density, replicas)
-            values = torch.where(torch.isfinite(values), values, -torch.inf)
-            values = precise(values)
+            values = precise(torch.where(torch.isfinite(values), values, -torch.inf))
             colder = torch.arange(step % 2, width - 1, 2, device=values.device)
             hotter = colder + 1
             log_ratio = (cold_to_hot[colder] - cold_to_hot[hotter]) * (values[:, hotter] - values[:, colder])
