@@ -172,10 +172,10 @@ def synthetic(name: str, folder: Path) -> list[str]:
 def two_steps(
     words: list[str], run_dir: Path, chains: Sequence[str] = ("prior", "posterior")
 ) -> dict[str, Any]:
-    """Train two epochs of one step, with validation and chains of two steps, and return the summary."""
+    """Train an epoch of two steps, with validation and chains of two steps, and return the summary."""
     limits = [
         "--trainer.max_steps=2",
-        "--trainer.limit_train_batches=1",
+        "--trainer.limit_train_batches=2",
         "--trainer.check_val_every_n_epoch=1",
         "--trainer.log_every_n_steps=1",
         "--trainer.accelerator=cpu",
