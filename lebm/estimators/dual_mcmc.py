@@ -245,7 +245,7 @@ class DualMCMCTeaching(LatentModel):
         """Return the ends of posterior chains of ``x: (B, *event)`` from ``z: (B, latent_dim)``, detached."""
         with frozen(self.likelihood, batch_statistics=self.batch_statistics):
             target = self.posterior(x)
-            return self.follow("posterior", self.posterior_sampler, target, z, noise, steps)
+            return self.follow("posterior", self.posterior_sampler, target, z.to(self.dtype), noise, steps)
 
     def posterior(self, x: Tensor) -> LogDensity:
         """Return ``log p(x, z)`` of the generator as a function of ``z``."""

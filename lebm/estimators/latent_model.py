@@ -469,7 +469,7 @@ def both_energies(
 ) -> tuple[Tensor, Tensor]:
     """Return the energies of ``positives: (B, *event)`` and of ``negatives: (C, *event)``.
 
-    One call evaluates both, so that spectral norm takes one power iteration; they have single precision.
+    One call evaluates both, so that spectral norm takes one power iteration, in at least single precision.
     """
     return precise(energy(torch.cat([positives, negatives]))).split([len(positives), len(negatives)])
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lebm.errors import UserError
 from lebm.extras import need
-from lebm.models.encoders import DiagonalGaussian, GaussianEncoder, single
+from lebm.models.encoders import GaussianEncoder
 from lebm.models.frozen import frozen
 from lebm.models.generators import Generator
 
@@ -50,8 +50,7 @@ class ModuleEncoder(GaussianEncoder):
         made = self.module(x)
         if hasattr(made, "rsample"):
             return made
-        mean, log_variance = map(single, _gaussian(made, self.latent_dim))
-        return DiagonalGaussian(mean, 0.5 * log_variance)
+        return self._posterior(*_gaussian(made, self.latent_dim))
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return _gaussian(self.module(x), self.latent_dim)

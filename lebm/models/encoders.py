@@ -60,12 +60,6 @@ class DiagonalGaussian:
         return gap + 0.5 * ((-2 * gap).exp() + shift.square() - 1)
 
 
-def single(x: Tensor) -> Tensor:
-    """Convert the output of a network under autocast to single precision, which its readers expect."""
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    return x.float() if half and torch.is_autocast_enabled(x.device.type) else x
-
-
 class GaussianEncoder(nn.Module, Component, ABC):
     """Base class of the encoders: ``encoder(x: (B, *in_shape))`` is a :class:`DiagonalGaussian`.
 
@@ -91,7 +85,13 @@ class GaussianEncoder(nn.Module, Component, ABC):
         """Return mean and log-variance of the latents of ``x``, each ``(B, latent_dim)``."""
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
-        mean, log_variance = map(single, self.features(x))
+        return self._posterior(*self.features(x))
+
+    def _posterior(self, mean: Tensor, log_variance: Tensor) -> DiagonalGaussian:
+        """Return the Gaussian, under autocast in single precision, which the readers of latents expect."""
+        half = mean.dtype in (torch.bfloat16, torch.float16)
+        if half and torch.is_autocast_enabled(mean.device.type):
+            mean, log_variance = mean.float(), log_variance.float()
         return DiagonalGaussian(mean, 0.5 * log_variance)
 
 
