@@ -115,7 +115,7 @@ def test_groups_of_the_plan_exist(tmp_path: Path) -> None:
     benches = [
         words for part in plan(tmp_path).values() for words in part.commands if "benchmarks.bench" in words
     ]
-    assert len(benches) == 4
+    assert len(benches) == 5
     for words in benches:
         names = words[1 : words.index("--device")]
         names = names[: names.index("--precision")] if "--precision" in names else names
@@ -145,10 +145,10 @@ def test_what_has_finished_is_not_repeated_and_what_failed_is(
 
     monkeypatch.setattr(gpu, "result_of", result)
     assert gpu.main(["--dry-run", "--results", str(target)]) == 0
-    assert ran == ["fp32", "anomaly-4", "vlae", "recipes"]
+    assert ran == ["recipes", "chains", "fp32", "anomaly-4", "vlae"]
     assert gpu.main(["--dry-run", "--results", str(target)]) == 0
-    assert len(ran) == 4
-    assert len(target.read_text().splitlines()) == 6
+    assert len(ran) == 5
+    assert len(target.read_text().splitlines()) == 7
 
 
 def test_a_machine_without_gpu_is_refused_in_one_line(
@@ -161,11 +161,21 @@ def test_a_machine_without_gpu_is_refused_in_one_line(
     assert "--dry-run" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_only_chooses_parts_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--dry-run", "--results", str(tmp_path / "gpu.jsonl"), "--only"]
+    assert gpu.main([*words, "recipes"]) == 0
+    assert capsys.readouterr().out.startswith("recipes: finished")
+    with pytest.raises(SystemExit) as stop:
+        gpu.main([*words, "recipes,others"])
+    assert stop.value.code == 2
+    assert "--only recipes,others: the parts are tests, recipes" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_dry_run_finishes_every_part(tmp_path: Path) -> None:
     target = tmp_path / "gpu.jsonl"
     assert gpu.main(["--dry-run", "--results", str(target)]) == 0
     results = {line["part"]: line for line in map(json.loads, target.read_text().splitlines())}
-    assert list(results) == ["tests", "fp32", "anomaly-4", "vlae", "recipes"]
+    assert list(results) == ["tests", "recipes", "chains", "fp32", "anomaly-4", "vlae"]
     assert {*results["anomaly-4"]["written"]} == {"summary", "evaluation"}
-    assert len(results["fp32"]["written"]["fp32"]["groups"]) == 2
+    assert len(results["fp32"]["written"]["fp32"]["groups"]) == 1

@@ -33,20 +33,21 @@ class CompiledSteps:
         drift = on_device(drifts, state)
         with torch.no_grad():
             for block, rates in zip(noise.split(self.unroll), drift.split(self.unroll), strict=True):
-                run = self._compiled_for((len(block), *state.shape))
+                run = self._compiled_for((len(block), *state.shape), state.device)
                 outputs = run(self.steps, log_density, state, block, rates, *settings)
                 # Copies, because CUDA graphs reuse the memory of their outputs.
                 state, before, gradient = (output.clone() for output in outputs)
         return state, before, gradient
 
-    def _compiled_for(self, shape: tuple[int, ...]) -> Steps:
+    def _compiled_for(self, shape: tuple[int, ...], device: torch.device) -> Steps:
         if shape not in self._compiled:
             if len(self._compiled) == COMPILED_SHAPES:
                 return _block
             # torch limits each code object to eight graphs, and a prior of several stages needs a graph per
             # stage, so every shape gets its own copy.
             own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
-            self._compiled[shape] = torch.compile(own, mode=self.mode, dynamic=False)
+            graphs = "reduce-overhead" if device.type == "cuda" else "default"
+            self._compiled[shape] = torch.compile(own, mode=self.mode or graphs, dynamic=False)
         return self._compiled[shape]
 
 

@@ -55,7 +55,7 @@ class Langevin(Adaptive):
         compile: whether blocks of ``unroll`` steps are compiled. The chain is equal up to rounding.
         unroll: number of steps per compiled block, at most 10, which compiles in about 10 s and is near the
             best speed.
-        compile_mode: mode of ``torch.compile``; ``"reduce-overhead"`` uses CUDA graphs on a GPU.
+        compile_mode: mode of ``torch.compile`` (default: ``"reduce-overhead"``, CUDA graphs, on a GPU).
         preconditioner: diagonal of ``M``, one positive number per coordinate of the flattened event. All
             directions mix equally fast if it is near the variances of the target, which does not change.
 

@@ -15,6 +15,8 @@ from torch._dynamo.utils import counters
 
 from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator, RatioPrior, RatioProduct
 from lebm.samplers import Langevin, Noise, PersistentChains, Sampler
+from lebm.samplers.compiled import CompiledSteps
+from lebm.samplers.langevin import advance
 
 DIM, BATCH, LAST = 3, 8, 5
 
@@ -127,3 +129,12 @@ def test_a_stage_costs_one_graph_at_most(device: torch.device) -> None:
             move(sampler, model.log_density_so_far(), BATCH, step, device)
         assert graphs() <= stage + 1
     assert breaks() == 0
+
+
+@pytest.mark.parametrize("chosen", [None, "max-autotune"])
+def test_a_gpu_gets_cuda_graphs_by_default(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda steps, *, mode, dynamic: modes.append(mode))
+    for place in ("cpu", "cuda"):
+        CompiledSteps(advance, 2, chosen)._compiled_for((2, 3, 4), torch.device(place))
+    assert modes == ([chosen] * 2 if chosen else ["default", "reduce-overhead"])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lebm.estimators import LatentModel, MultiStageNCE
 from lebm.models import CategoricalLikelihood, EnergyPrior, MLPEnergy, SentenceEncoder
+from lebm.models.text_likelihood import UNKNOWN
 from lebm.samplers import HMC, MALA, Langevin, Noise, ParallelTempering, Sampler, SamplingImportanceResampling
 from tests.device.accelerator import Traffic, watched
 from tests.estimators import test_text_runs as sentences
@@ -141,7 +142,7 @@ def test_sentences_wait_for_their_words_alone(method: str, device: torch.device)
     where = accelerator(device)
     model = sentences.model(method, dropout=0.3)
     assert isinstance(model.likelihood, CategoricalLikelihood)
-    x = torch.ones(8, sentences.LONGEST, dtype=torch.long, device=where)
+    x = torch.full((8, sentences.LONGEST), UNKNOWN, device=where)
     batch = {"x": x, "index": torch.arange(8, device=where)}
     assert second_step(model, batch, where, WORDS) == WORDS
 
