@@ -39,7 +39,7 @@ from typing import Any
 import yaml
 
 from lebm.errors import UserError, tell
-from lebm.run.folder import stored_json
+from lebm.run.folder import spent_minutes, stored_json
 
 FLAGS = {
     "held_out_label": "data.init_args.held_out_label",
@@ -127,12 +127,11 @@ class Study:
             found = json.loads((place / "figures.json").read_text())
             fit |= found.get("fit", {})
             kept |= found["figures"]
-        seconds = fit.get("cpu_time_seconds")
         line = {
             "cell": name,
             "settings": settings,
             "command": made,
-            "cpu_minutes": None if seconds is None else seconds / 60,
+            "cpu_minutes": spent_minutes(fit),
             **{key: fit.get(key) for key in ("versions", "hardware", "started", "steps")},
             "figures": kept,
         }

@@ -60,7 +60,8 @@ def test_a_run_trains_missing_cells_only_and_appends_their_lines(
         seen.append(words)
         run = Path(words[words.index("--run_dir") + 1] if "--run_dir" in words else words[3])
         run.mkdir(parents=True, exist_ok=True)
-        summary = {"status": "finished", "cpu_time_seconds": 90.0, "versions": {}, "hardware": {}, "steps": 7}
+        summary = {"status": "finished", "cpu_time_seconds": 60.0, "versions": {}, "hardware": {}, "steps": 7}
+        summary["earlier_attempts"] = [{"cpu_time_seconds": 30.0}]
         (run / "summary.json").write_text(json.dumps(summary))
         figure = {"name": "mse", "value": 1.0, "low": 0.5, "high": 2.0}
         (run / "evaluation.json").write_text(json.dumps({"suites": {"image": {"figures": [figure]}}}))

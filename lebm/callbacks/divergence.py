@@ -243,7 +243,7 @@ class Divergence(Callback, Component):
 
 
 class ChainHealth(EvaluationCallback):
-    """A check for diverging or immobile chains, a runaway energy, and collapsed samples.
+    """A check that warns of diverging or immobile chains, a runaway energy, and collapsed samples.
 
     Every run has this callback. Each finding is logged once and listed in ``summary.json`` and the report,
     with its first step.
@@ -257,10 +257,6 @@ class ChainHealth(EvaluationCallback):
         max_energy_gap: largest ``|E(z+) - E(z-)|``, mean over a batch, without a finding.
         min_acceptance: smallest acceptance of a chain with a Metropolis test, in [0, 1), without a finding.
         min_diversity: smallest ratio of the standard deviations, in [0, 1), without a finding.
-        policy: ``"warn"``, or ``"stop"`` to end the run at the first finding.
-
-    Raises:
-        DivergenceError: for a finding, with ``policy="stop"``.
 
     Example:
         >>> from lebm.callbacks import ChainHealth
@@ -273,13 +269,11 @@ class ChainHealth(EvaluationCallback):
         max_energy_gap: float = 100.0,
         min_acceptance: float = 0.01,
         min_diversity: float = 0.1,
-        policy: Literal["warn", "stop"] = "warn",
     ) -> None:
-        check_choice("policy", policy, ("warn", "stop"))
         if not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
         self.max_energy_gap, self.min_acceptance = max_energy_gap, min_acceptance
-        self.min_diversity, self.policy = min_diversity, policy
+        self.min_diversity = min_diversity
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if not _logged(trainer, trainer.global_step):
@@ -316,8 +310,6 @@ class ChainHealth(EvaluationCallback):
             return
         findings[name] = {"step": trainer.global_step, "value": value, "reason": reason}
         line = f"step {trainer.global_step}, process {trainer.global_rank}: {name} = {value:.4g}: {reason}"
-        if self.policy == "stop":
-            raise DivergenceError(f"{line}; {remedy}")
         log.warning("%s; %s", line, remedy)
 
 

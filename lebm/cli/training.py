@@ -1,6 +1,7 @@
 """Training and evaluation by a recipe: the checks before a run starts, and its end."""
 
 import contextlib
+import ctypes
 import errno
 import json
 import logging
@@ -148,6 +149,7 @@ class TrainingCLI(RecipeCLI):
 def run(request: Request) -> int:
     """Run the verb of a request and return the exit status; the run folder records how the run ended."""
     quiet()
+    keep_memory()
     started, shown = time.time(), threading.excepthook
     with contextlib.ExitStack() as held:
         held.callback(setattr, threading, "excepthook", shown)
@@ -267,6 +269,14 @@ def _conclude(run: Any, cli: TrainingCLI, verb: str, content: dict[str, Any]) ->
             artifact = wandb.Artifact(name, type="model", metadata=metadata)
             artifact.add_file(str(cli.run_dir / "checkpoints" / "last.ckpt"), name="last.ckpt")
             run.log_artifact(artifact, aliases=["latest", "last"])
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of freed tensors, which it otherwise returns to the kernel in every step."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, its largest value
 
 
 def quiet() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,3 +257,26 @@ def test_progress_shows_loss_health_and_time_left(
     loss = float(rows(Path("runs/tiny"))[-1]["loss"])
     assert last.startswith(f"epoch 2/2  step 6/6  loss {loss:.4g}  ")
     assert re.search(r"/s  0:00:00 left  (prior|posterior)-(move|grad) \d", last)
+
+
+FAULTS = """
+import ctypes, resource, torch
+from lebm.cli.training import keep_memory
+if {keep}:
+    keep_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(12):
+    before = faults()
+    kept = [torch.zeros(2_000_000) for _ in range(10)]  # 80 MB, as the gradients of a large network
+    del kept
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other settings")
+def test_a_fit_keeps_the_memory_of_freed_tensors() -> None:
+    """Without the setting, the kernel clears the memory of the gradients again in every step."""
+    words = [[sys.executable, "-c", FAULTS.format(keep=keep)] for keep in (True, False)]
+    kept, returned = (int(subprocess.check_output(command)) for command in words)
+    assert kept < 100 < 1_000 < returned
