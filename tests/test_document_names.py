@@ -30,6 +30,7 @@ OF_OTHERS = {
     *("exp", "log", "sqrt", "tanh", "min", "softplus", "super"),  # mathematics and Python
     *("LightningModule", "save_on_exception", "find_unused_parameters"),  # Lightning and torch
     *("OMP_NUM_THREADS", "HF_ENDPOINT", "WANDB_BASE_URL", "RANK_OF_MACHINE"),  # the environment
+    *("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"),  # of glibc
     *("init_args", "safetensors"),  # keys and suffixes after a dot
     "save_pretrained",  # diffusers
 }
