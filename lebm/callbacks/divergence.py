@@ -265,10 +265,7 @@ class ChainHealth(EvaluationCallback):
     """
 
     def __init__(
-        self,
-        max_energy_gap: float = 100.0,
-        min_acceptance: float = 0.01,
-        min_diversity: float = 0.1,
+        self, max_energy_gap: float = 100.0, min_acceptance: float = 0.01, min_diversity: float = 0.1
     ) -> None:
         if not max_energy_gap > 0:
             raise ValueError(f"max_energy_gap must be positive, not {max_energy_gap}")
