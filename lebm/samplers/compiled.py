@@ -46,8 +46,8 @@ class CompiledSteps:
             # torch limits each code object to eight graphs, and a prior of several stages needs a graph per
             # stage, so every shape gets its own copy.
             own = FunctionType(_block.__code__.replace(), globals(), _block.__name__)
-            graphs = "reduce-overhead" if device.type == "cuda" else "default"
-            self._compiled[shape] = torch.compile(own, mode=self.mode or graphs, dynamic=False)
+            mode = self.mode or ("reduce-overhead" if device.type == "cuda" else "default")
+            self._compiled[shape] = torch.compile(own, mode=mode, dynamic=False)
         return self._compiled[shape]
 
 
