@@ -260,7 +260,7 @@ def test_progress_shows_loss_health_and_time_left(
 
 
 FAULTS = """
-import ctypes, resource, torch
+import resource, torch
 from lebm.cli.training import keep_memory
 if {keep}:
     keep_memory()
