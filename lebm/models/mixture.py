@@ -191,12 +191,15 @@ class GaussianMixture(Prior):
             generator: source of randomness.
 
         Raises:
-            ValueError: for latents of another shape, too few latents, or values that are not finite.
+            ValueError: for latents of another shape, too few latents, values that are not finite, or a
+                mixture in ``bfloat16``.
         """
         if z.dim() != 2 or z.shape[1] != self.latent_dim or not bool(torch.isfinite(z).all()):
             raise ValueError(f"needs finite latents (N, {self.latent_dim}), not {tuple(z.shape)}")
         if len(z) < 2:
             raise ValueError(f"{len(z)} latents are too few for a fit")
+        if self.mean.dtype == torch.bfloat16:
+            raise ValueError("bfloat16 is too coarse for a mixture; for a run, use precision bf16-mixed")
         choices = list(dict.fromkeys(min(count, max(1, len(z) // 10)) for count in self.choices))
         with _full_precision(z):
             z = z.to(self.mean)

@@ -389,4 +389,6 @@ def test_latents_that_cannot_be_fitted_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             made.fit(z)
+    with pytest.raises(ValueError, match="use precision bf16-mixed"):
+        made.bfloat16().fit(torch.randn(100, 2))  # as a user of --trainer.precision bf16-true would
     assert made.fitted == 0
