@@ -33,8 +33,9 @@ class Condition(nn.Module, ABC):
     ``~(a|b)``  log-factor of ``~a & ~b``                         neither
     ==========  ================================================  ==========================================
 
-    ``~~a`` is ``a``. All conditions of lebm are probabilities, so the density given their negation can be
-    normalised. The quotient of the other case may have no normalising constant.
+    ``~~a`` is ``a``, except for ``a | b``, whose factor is not a probability. The single conditions of lebm
+    are probabilities, so the density given their negation can be normalised. The quotient of the other case
+    may have no normalising constant.
 
     Attributes:
         is_probability: whether :math:`e^{c(z)}` is a probability, in [0, 1].
@@ -60,7 +61,8 @@ class Condition(nn.Module, ABC):
     def met(self, z: Tensor) -> Tensor:
         """Return a mask ``(B,)`` of the latents ``(B, d)`` whose factor is above 1/2.
 
-        It is true for factors that are not probabilities.
+        It is true for factors that are not probabilities. The mask of a composition is composed of the masks
+        of its parts.
         """
         with torch.no_grad():
             return self(z) > (math.log(0.5) if self.is_probability else -math.inf)
@@ -264,6 +266,7 @@ class Observed(_Kernel):
         self.data = self.x.reshape(-1, *event).to(z)
         known = self.data.new_ones(()) if mask is None else mask.to(self.data)
         self.known, self.rows = known.expand_as(self.data), len(self.data)
+        self.data = self.data.where(self.known != 0, 0.0)  # hidden values may be NaN
         noise = getattr(likelihood, "sigma", None) if sigma is None else sigma
         if noise is None:
             raise ValueError(f"Observed needs a sigma: a {type(likelihood).__name__} has none")

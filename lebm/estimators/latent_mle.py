@@ -22,7 +22,7 @@ class LatentMLE(PriorModel):
     prior the last two terms vanish, and the method is alternating back-propagation.
 
     :class:`~lebm.inference.Variational` inference adds ``KL(q || p0)`` and passes the gradients of the loss
-    through ``z+`` to the encoder, so the loss bounds the negative log-likelihood from above.
+    through ``z+`` to the encoder. With exact ``z-``, the loss bounds the negative log-likelihood from above.
     :class:`~lebm.inference.Taught` inference adds ``-log q(z+ | x)`` for the encoder alone.
 
     Arguments are listed in :class:`~lebm.estimators.PriorModel`. The released SVHN script has a

@@ -195,7 +195,7 @@ class LatentModel(LightningModule, Component, ABC):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the mean observations ``(B, *event)`` of latents."""
-        with torch.no_grad():
+        with torch.no_grad(), frozen(self.likelihood):
             return self.likelihood.mean(z)
 
     @abstractmethod
@@ -205,12 +205,12 @@ class LatentModel(LightningModule, Component, ABC):
     @checked
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """Return ``log p(x, z)``, ``(B,)``, unnormalised if the prior is."""
-        with torch.no_grad():
+        with torch.no_grad(), frozen(self):
             return self.posterior(x)(z)
 
     def observe(self, z: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Return the observations ``(B, *event)`` that :meth:`sample` shows: means, or drawn sentences."""
-        with torch.no_grad():
+        with torch.no_grad(), frozen(self.likelihood):
             return self.likelihood.draw(z, generator)
 
     def reconstruct(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:

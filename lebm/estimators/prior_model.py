@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -221,7 +222,7 @@ class PriorModel(LatentModel):
         """Return ``-log p(x, z)``, or for ``"code"`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
         if self.anomaly == "joint":
             return super().score_at(x, z)
-        with torch.no_grad():
+        with torch.no_grad(), frozen(self.prior):
             return -self.prior.log_density(self.code(x))
 
     @torch.no_grad()
@@ -387,14 +388,19 @@ class PriorModel(LatentModel):
     def label_loss(self, z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return ``-log p(y | z)`` of a :class:`~lebm.models.ClassEnergy`, mean over the labelled rows.
 
-        It is zero without labelled rows and for other energies. Gradients flow through ``z: (B, latent_dim)``
-        to the encoder.
+        With several processes, the mean over them is the mean over the labelled rows of all. It is zero
+        without labelled rows and for other energies. Gradients flow through ``z: (B, latent_dim)`` to the
+        encoder.
         """
         energy, labels = getattr(self.prior, "tilt", None), batch.get("label")
         if not isinstance(energy, ClassEnergy) or labels is None:
             return z.new_zeros(())
         each = cross_entropy(energy.logits(z), labels, ignore_index=-1, reduction="sum")
-        loss = each / (labels >= 0).sum().clamp_min(1)
+        known, processes = (labels >= 0).sum(), 1
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(known)
+            processes = dist.get_world_size()
+        loss = processes * each / known.clamp_min(1)
         self.note("train/label_nll", loss)
         return energy.label_weight * loss
 

@@ -18,7 +18,7 @@ from lebm.evaluation.data import first_normal
 from lebm.evaluation.intervals import Interval, mean_interval
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.models.priors import EnergyPrior, Prior
-from lebm.samplers.annealed import RELIABLE, AnnealedImportanceSampling, LogZ
+from lebm.samplers.annealed import AnnealedImportanceSampling, LogZ, few_weights
 from lebm.samplers.base import LogDensity
 from lebm.samplers.importance import Proposal, UnitNormal
 from lebm.samplers.metropolis import HMC
@@ -28,7 +28,6 @@ __all__ = ["LatentGaussian", "likelihood_suite", "log_marginal", "model_log_z", 
 
 LONG_RUN = 10  # length of the prior chain that replaces exact samples, in lengths of the chain in training
 DIRECT = 40  # samples of the base per annealed chain, for an estimate of about equal cost
-FEWEST = 100  # smallest effective number of samples of the base for a valid estimate
 CANDIDATES = 48  # posterior chains per image; annealing starts at the best one
 PRIOR_CHAINS = 512
 
@@ -221,7 +220,7 @@ def model_log_z(
     if isinstance(prior, EnergyPrior):
         direct = direct_log_z(prior, DIRECT * chains, noise("direct log z"))
         annealed = max(below.high, above.high) - min(below.low, above.low)
-        if direct.ess >= FEWEST and direct.high - direct.low < annealed:
+        if direct.ess >= few_weights(DIRECT * chains) and direct.high - direct.low < annealed:
             return direct, direct
     return below, above
 
@@ -268,12 +267,16 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         return log_marginal(model.posterior, x, start, levels, settings.chains, noise(purpose), posterior=z)
 
     below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, noise)
+    draws, levels = (PRIOR_CHAINS * DIRECT, 1) if below is above else (PRIOR_CHAINS, 5 * settings.levels)
+    how = "normal, over " + ("samples of the base" if below is above else "annealed chains")
+    if model.latent_prior is None or model.latent_prior.is_exact:
+        how = "known, because the prior is normalised"
     for name, bound in (("below", below), ("above", above)):
         value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
-        few = ", joined with the interval of log-normal weights" if bound.ess < RELIABLE else ""
-        interval = Interval(value, low, high, f"normal, over annealed chains{few}")
-        details: dict[str, Any] = {"ess": float(bound.ess), "levels": 5 * settings.levels}
-        result.figures.append(Figure.of(f"log_z/{name}", interval, PRIOR_CHAINS, "prior", **details))
+        few = ", joined with the interval of log-normal weights" if bound.ess < few_weights(draws) else ""
+        interval = Interval(value, low, high, f"{how}{few}")
+        details: dict[str, Any] = {"ess": float(bound.ess), "levels": levels}
+        result.figures.append(Figure.of(f"log_z/{name}", interval, draws, "prior", **details))
     images = first_normal(subject.images, settings.likelihood_images, settings.seed)
     x = model.observations({"x": images.to(model.device)})
     start, dimensions = start_of(x, "proposal"), x[0].numel()

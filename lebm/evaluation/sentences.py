@@ -14,7 +14,7 @@ from lebm.errors import UserError, at_least
 from lebm.estimators.latent_model import LatentModel
 from lebm.evaluation.context import SentenceSubject, Settings
 from lebm.evaluation.intervals import LEVEL
-from lebm.evaluation.marginal_likelihood import LatentGaussian, log_marginal, model_log_z
+from lebm.evaluation.marginal_likelihood import DIRECT, LatentGaussian, log_marginal, model_log_z
 from lebm.evaluation.record import Figure, SuiteResult
 from lebm.metrics.text_likelihood import Budget, diversity, language_model_perplexity, latent_use
 from lebm.models.text_likelihood import PAD, CategoricalLikelihood
@@ -90,6 +90,7 @@ class LikelihoodBounds:
         levels, chains = self.prior_levels, self.prior_chains
         below, above = model_log_z(model, levels, chains, lambda purpose: Noise([(self.seed, purpose)]))
         self._log_z = replace(below, high=torch.maximum(below.high, above.high))
+        self.prior_draws = chains * (DIRECT if below is above else 1)
 
     def update(self, model: LatentModel, x: Tensor, index: Tensor) -> None:
         """Add a batch of sentences ``x: (B, T)``, whose numbers ``index: (B,)`` key the noise."""
@@ -235,7 +236,7 @@ def text_suite(subject: SentenceSubject, settings: Settings) -> SuiteResult:
     values = {**bounds.compute(), **quality.compute(model, data.train)}
     shown = min(sum(sizes), quality.n)
     sources = {  # split and number of the values that are not of all test sentences
-        "log_z": ("prior", bounds.prior_chains),
+        "log_z": ("prior", bounds.prior_draws),
         "forward_perplexity": ("samples", quality.n),
         **dict.fromkeys(("distinct_1", "distinct_2"), ("samples", shown)),
         **dict.fromkeys(("real_distinct_1", "real_distinct_2"), ("test", shown)),

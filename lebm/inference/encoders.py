@@ -68,7 +68,7 @@ class Variational(Inference):
         kl: ``"closed_form"``, layer by layer given the sampled layers above, or ``"monte_carlo"``, as
             released for paper 3.
         warm_up: scale of the KL annealing in optimiser steps, at least 0. The weight of the prior's pull on
-            the encoder is ``prior_pull * (1 - exp(-step / warm_up))``.
+            the encoder is ``prior_pull * (1 - exp(-step / warm_up))``, with 1 for the first step.
         prior_pull: weight of the prior's pull on the encoder, above 0 and at most 1 (the beta of Higgins et
             al. 2017). Below 1 the latents keep more information about an observation, so that a decoder of
             sentences, which could ignore its latents, still uses them.

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 FEWEST_NORMAL = 40
-_TAIL = 0.05
+_TAIL, _FEWEST_IN_TAIL = 0.05, 10
 
 
 def anomaly_figures(score: Tensor, anomaly: Tensor) -> dict[str, float]:
@@ -106,8 +106,9 @@ def surprisal(score: Tensor, normal: Tensor) -> Tensor:
     For normal samples the surprisal of any score is about Exponential(1), and the sum of surprisals is the
     statistic of Fisher's method for combining tests. It needs neither anomalies nor weights.
 
-    The highest 5 % of the normal scores are replaced by an exponential tail with their mean excess over the
-    threshold ``u``: :math:`p = 0.05\, e^{-(s - u) / m}`, which continues beyond the highest normal score.
+    The highest 5 % of the normal scores, at least ten, are replaced by an exponential tail, in which m is the
+    mean excess of the others over the lowest of them, ``u``: :math:`p = 0.05\, e^{-(s - u) / m}`. It
+    continues beyond the highest normal score.
 
     Args:
         score: scores ``(N,)``, high for anomalies.
@@ -130,9 +131,9 @@ def surprisal(score: Tensor, normal: Tensor) -> Tensor:
         raise ValueError(f"needs at least {FEWEST_NORMAL} normal samples, not {len(normal)}")
     score = score.double()
     ordered = normal.double().to(score.device).sort().values
-    count = round(_TAIL * len(ordered))
+    count = max(_FEWEST_IN_TAIL, round(_TAIL * len(ordered)))
     threshold = ordered[-count]
-    excess = (ordered[-count:] - threshold).mean().clamp_min(1e-12 * (1 + threshold.abs()))
+    excess = (ordered[1 - count :] - threshold).mean().clamp_min(1e-12 * (1 + threshold.abs()))
     body = (len(ordered) - torch.searchsorted(ordered, score)) / len(ordered)
     tail = -torch.tensor(count / len(ordered)).double().log() + (score - threshold) / excess
     return torch.where(score > threshold, tail, -body.clamp_min(count / len(ordered)).log())

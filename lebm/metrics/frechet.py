@@ -132,6 +132,8 @@ def neighbour_rows(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Tensor]:
     """
     if k < 1 or min(len(real), len(fake)) <= k:
         raise ValueError(f"k = {k} must be at least 1 and below both {len(real)} and {len(fake)} samples")
+    centre = real.mean(dim=0)  # subtracted, because distances far from the origin are rounded
+    real, fake = real - centre, fake - centre
     real_radius, fake_radius = _radius(real, k), _radius(fake, k)
     inside = torch.zeros(len(fake), dtype=torch.long, device=real.device)
     recalled, nearest = [], []
@@ -184,6 +186,7 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, width: float | None = None) -
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a discrepancy needs at least two points of each kind, not {len(a)} and {len(b)}")
+    a, b = a - b.mean(dim=0), b - b.mean(dim=0)  # distances far from the origin are rounded
     if width is None:
         width = float(torch.pdist(b).median().clamp_min(1e-12))
 

@@ -163,7 +163,8 @@ class GaussianMixture(Prior):
         r"""Change the weights so that ``p(z) exp(after(z))`` has the shares of ``p(z) exp(before(z))``.
 
         The share of a component in :math:`p(z) \exp f(z)` is proportional to
-        :math:`w_k\, E_{N(\mu_k, \Sigma_k)}[\exp f(z)]`. A weight changes by a factor of at most e.
+        :math:`w_k\, E_{N(\mu_k, \Sigma_k)}[\exp f(z)]`. A weight changes by a factor of at most e, before the
+        sum of the weights is set to 1 again.
 
         Args:
             before: log-factor ``(B, latent_dim) -> (B,)`` whose shares are kept; zero for the shares of the
@@ -172,13 +173,16 @@ class GaussianMixture(Prior):
             generator: source of randomness.
         """
         like: Any = {"dtype": self.mean.dtype, "device": self.mean.device}
+        weight, changes = self.log_weight[: self.fitted], []
         with _full_precision(self.mean):
             for k in range(self.fitted):
                 noise = normal(generator, (SHARE_DRAWS, self.latent_dim), **like)
                 z = self.mean[k] + noise @ self.factor[k].T
-                change = torch.logsumexp(before(z), dim=0) - torch.logsumexp(after(z), dim=0)
-                self.log_weight[k] += change.clamp(-1.0, 1.0)
-            self.log_weight[: self.fitted] -= torch.logsumexp(self.log_weight[: self.fitted], dim=0)
+                changes.append(torch.logsumexp(before(z), dim=0) - torch.logsumexp(after(z), dim=0))
+            change = torch.stack(changes)
+            change -= torch.logsumexp(weight + change, dim=0)  # a common factor changes no share
+            weight += change.clamp(-1.0, 1.0)
+            weight -= torch.logsumexp(weight, dim=0)
 
     # The fit
 

@@ -93,7 +93,7 @@ class RatioProduct(Energy):
             return z.new_zeros(0, z.shape[0])
         # On a GPU all stages are one batched network. On a CPU a group has as many stages as fit into the
         # cache: larger groups are slower than single stages.
-        group = count if z.is_cuda else max(1, CACHED_NUMBERS // (z.shape[0] * self.width))
+        group = count if z.is_cuda else max(1, CACHED_NUMBERS // max(1, z.shape[0] * self.width))
         starts = range(0, count, group)
         parts = [self._batched(z, slice(start, min(start + group, count))) for start in starts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

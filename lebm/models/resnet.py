@@ -20,9 +20,9 @@ class ResNetEnergy(Energy):
     it. The shortcut is a 1x1 convolution where size or channels change. A ReLU, the mean over pixels and a
     linear layer follow the blocks. No layer has a bias. The recipes of ``dual_mcmc`` have the released sizes.
 
-    Spectral norm keeps the Lipschitz constant of every layer near 1 and so bounds the slope of the energy;
-    without it the released training diverges. Each forward pass in training mode does one power iteration, so
-    call the energy once per step, on positives and negatives together.
+    Spectral norm bounds the Lipschitz constant of every layer and so the slope of the energy; without it the
+    released training diverges. Each forward pass in training mode does one power iteration, so call the
+    energy once per step, on positives and negatives together.
 
     Args:
         in_shape: channels, height and width of an image.

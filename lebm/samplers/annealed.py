@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from lebm.component import Component
 from lebm.errors import at_least
 from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import PersistentChains
 from lebm.samplers.importance import Proposal, clean_log_weights, weight_ess
 from lebm.samplers.noise import RandomSource
-
-RELIABLE = 100
-"""Effective number of weights below which the interval of :class:`LogZ` is wider."""
 
 
 @dataclass
@@ -29,7 +27,8 @@ class LogZ:
             without the first dimension.
         low: lower end of the interval.
         high: upper end of the interval.
-        ess: effective number of the n weights; below 100 the interval is wider, see :meth:`from_log_weights`.
+        ess: effective number of the n weights; if it is small the interval is wider, see
+            :meth:`from_log_weights`.
 
     Example:
         >>> import torch
@@ -52,10 +51,10 @@ class LogZ:
         The interval is normal.
 
         If few weights hold most of the sum, this interval is too narrow, because larger weights were not
-        sampled. Below ``RELIABLE`` effective weights it is therefore joined with the interval for log-normal
-        weights, whose logarithm has the median m of the log-weights :math:`l` and the variance
-        :math:`s^2 = 2 E[\max(l - m, 0)^2]` of their upper half. Then :math:`\log Z = m + s^2 / 2`, up to 1.96
-        times
+        sampled. Below 100 effective weights, or n / 20, it is therefore joined with the interval for
+        log-normal weights, whose logarithm has the median m of the log-weights :math:`l` and the variance
+        :math:`s^2 = 2 E[\max(l - m, 0)^2]` of their upper half. Then :math:`\log Z = m + s^2 / 2`, up to an
+        error of at most 1.96 times
 
         .. math:: \sqrt{\tfrac1n \bigl( \tfrac\pi2 s^2 + \tfrac14 \mathrm{Var}[2 \max(l - m, 0)^2] \bigr)}
 
@@ -82,10 +81,15 @@ class LogZ:
         ess, quantile = weight_ess(log_weights), NormalDist().inv_cdf(0.5 + level / 2)
         low, high = mean - quantile * error, mean + quantile * error
         centre, error = _log_normal(log_weights)
-        few = ess < RELIABLE
+        few = ess < few_weights(n)
         low = torch.where(few, torch.minimum(low, centre - quantile * error), low)
         high = torch.where(few, torch.maximum(high, centre + quantile * error), high)
         return cls(-mean, -high, -low, ess) if reverse else cls(mean, low, high, ess)
+
+
+def few_weights(n: int) -> float:
+    """Return the effective number of n weights below which the interval of :class:`LogZ` is wider."""
+    return max(100, n / 20)
 
 
 def _log_normal(log_weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,14 +118,14 @@ class AnnealedImportanceSampling(nn.Module, Component):
     The base needs exact samples and a normalised density.
 
     Args:
-        kernel: exact sampler (``kernel.exact``), for example ``HMC(steps=1, ...)``, whose ``steps`` run at
-            every level.
+        kernel: exact sampler (``kernel.exact``) without a pool of chains, for example
+            ``HMC(steps=1, ...)``, whose ``steps`` run at every level.
         levels: number of steps from :math:`\beta = 0` to 1, at least 1. The gap between the bounds shrinks as
             1 / levels.
         spacing: ``"linear"`` or ``"sigmoid"`` in beta; the latter is denser at both ends.
 
     Raises:
-        ValueError: if the kernel is not exact, or an argument is out of range.
+        ValueError: if the kernel is not exact or has a pool, or an argument is out of range.
 
     Example:
         >>> import torch
@@ -136,8 +140,11 @@ class AnnealedImportanceSampling(nn.Module, Component):
 
     def __init__(self, kernel: Sampler, levels: int = 500, spacing: str = "linear") -> None:
         super().__init__()
-        if not kernel.exact:
-            raise ValueError(f"{type(kernel).__name__} is biased, so it cannot estimate Z; use MALA or HMC")
+        if not kernel.exact or any(isinstance(part, PersistentChains) for part in kernel.modules()):
+            raise ValueError(
+                f"{type(kernel).__name__} is biased or does not start where it is told to, so it cannot"
+                " estimate Z; use MALA or HMC"
+            )
         at_least(1, levels=levels)
         if spacing not in ("linear", "sigmoid"):
             raise ValueError(f"spacing must be 'linear' or 'sigmoid', not {spacing!r}")

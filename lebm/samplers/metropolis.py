@@ -69,8 +69,9 @@ class HMC(Adaptive):
     ``step_size`` of :class:`Langevin`. Each transition costs L gradients.
 
     A proposal with a non-finite state, log-density or gradient is rejected. A row that *starts* at a
-    non-finite log-density moves at its first finite proposal. ``Info.extra`` has ``acceptance`` ``(B,)`` in
-    [0, 1], the mean over the chain, and ``nonfinite_proposals`` ``(B,)``, a count.
+    log-density of NaN or minus infinity moves at its first finite proposal, if its gradient is finite.
+    ``Info.extra`` has ``acceptance`` ``(B,)`` in [0, 1], the mean over the chain, and
+    ``nonfinite_proposals`` ``(B,)``, a count.
 
     Args:
         steps: number of transitions, at least 0.

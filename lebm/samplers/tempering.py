@@ -21,9 +21,10 @@ class ParallelTempering(Sampler):
     .. math:: \min\bigl(1, \exp[(1/T_i - 1/T_j)(\log \pi(z_j) - \log \pi(z_i))]\bigr).
 
     The kernel moves in :math:`u = z / \sqrt{T_k}`, so its step grows with the width of the flattened target.
-    The result is the cold replica, at R times the cost of the kernel. The sampler is exact if the kernel is.
-    A replica with a non-finite log-density counts as density zero, so it never becomes the cold replica by a
-    swap.
+    The result is the cold replica, at R times the cost of the kernel. Every call starts all replicas at the
+    given state, so with an exact kernel the bias vanishes in many steps of one call, and not in many calls of
+    few steps. A replica with a non-finite log-density counts as density zero, so it never becomes the cold
+    replica by a swap.
 
     ``Info.extra`` has ``swap_acceptance`` ``(R - 1,)``, the mean acceptance for each pair of neighbours,
     which should be 0.2 to 0.5.
@@ -55,7 +56,7 @@ class ParallelTempering(Sampler):
         if len(ladder) < 2 or ladder[0] != 1.0 or any(low >= high for low, high in pairwise(ladder)):
             raise ValueError(f"temperatures must start at 1 and increase, not {ladder}")
         at_least(1, kernel_steps=kernel_steps)
-        self.kernel, self.exact = kernel, kernel.exact
+        self.kernel = kernel
         self.temperatures = ladder
         self.kernel_steps = kernel_steps
 

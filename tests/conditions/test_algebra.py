@@ -155,6 +155,8 @@ def test_an_observation_sees_what_its_mask_and_operator_show() -> None:
     )
     half = Observed(x, mask=torch.tensor([True, False, False, True]), sigma=1.0).on(likelihood)
     torch.testing.assert_close(half(z), -0.5 * torch.tensor([2.0, 4.0]))
+    unseen = Observed(x.masked_fill(torch.tensor([False, True, True, False]), torch.nan), half.mask, 1.0)
+    torch.testing.assert_close(unseen.on(likelihood)(z), half(z))  # NaN marks hidden pixels
     means = Observed(torch.tensor([0.5, 3.5]), sigma=1.0, operator=lambda y: y.unflatten(1, (2, 2)).mean(2))
     torch.testing.assert_close((~~means).on(likelihood)(z), -0.5 * torch.tensor([0.25, 0.25 + 6.25]))
     two = Observed(torch.stack([x, z[0]]), sigma=1.0).on(likelihood)

@@ -14,12 +14,32 @@ from lebm.estimators import AdamGroups, LatentMLE
 from lebm.estimators.latent_model import LatentModel
 from lebm.models import ClassEnergy, EnergyPrior, GaussianLikelihood
 from lebm.samplers import MALA, ParallelTempering
+from tests.distributed import run_processes
 from tests.estimators.hierarchical_models import conditional
 from tests.estimators.linear_gaussian import LinearGenerator, QuadraticEnergy, posterior
 from tests.estimators.test_dual_mcmc import small
 
 D, SIZE, SIGMA = 3, 6, 0.4
 SEEN = torch.tensor([1, 1, 1, 0, 0, 0], dtype=torch.bool)
+
+
+def label_loss(rows: slice) -> Tensor:
+    torch.manual_seed(0)
+    model = linear_model()[0]
+    model.prior.tilt = ClassEnergy(D, 2, hidden=[]).double()
+    z, labels = torch.randn(8, D, dtype=torch.float64), torch.tensor([1, -1, -1, -1, 0, 1, 1, 0])
+    return model.label_loss(z[rows], {"label": labels[rows]}).detach()
+
+
+def test_the_labels_of_a_batch_may_be_spread_unevenly_over_processes() -> None:
+    whole = label_loss(slice(8))
+    parts = run_processes(_label_loss_of_half, world_size=2)
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+def _label_loss_of_half() -> Tensor:
+    rank = torch.distributed.get_rank()
+    return label_loss(slice(4 * rank, 4 * rank + 4))
 
 
 def linear_model() -> tuple[LatentMLE, Tensor, Tensor, Tensor]:

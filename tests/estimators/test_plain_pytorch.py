@@ -194,3 +194,22 @@ class Plain(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z).squeeze(1)
+
+
+def test_queries_of_a_model_in_training_mode_leave_it_as_it_is() -> None:
+    """Statistics of BatchNorm and of spectral norm do not change, and a row does not depend on its batch."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.Unflatten(1, (1, 4, 4)))
+    energy = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8)), nn.Linear(8, 1))
+    trained = model(generator=net, energy=energy)
+    assert trained.training
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    z = torch.randn(8, 2)
+    for query in (trained.decode, trained.observe, lambda z: trained.log_joint(X[: len(z)], z)):
+        assert torch.allclose(query(z)[:4], query(z[:4]), atol=1e-6)
+    trained.sample(4)
+    trained.reconstruct(X[:4])
+    assert trained.training
+    assert net.training
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -20,6 +20,9 @@ from lebm.samplers import (
     IndependenceMetropolis,
     Langevin,
     LogZ,
+    Masked,
+    ParallelTempering,
+    PersistentChains,
     Sampler,
     SamplingImportanceResampling,
     resample,
@@ -322,6 +325,18 @@ def test_intervals_cover_where_few_weights_hold_the_sum(
     assert (found.high - found.low).median() < 4
 
 
+@pytest.mark.parametrize("spread", [2.2, 2.6])
+def test_a_small_share_of_effective_weights_widens_the_interval(spread: float) -> None:
+    """Of 20,000 log-normal weights a few hundred are effective in the sample, and far fewer in truth."""
+    covered, source = [], torch.Generator().manual_seed(4)
+    for _ in range(5):
+        weights = spread * torch.randn(20_000, 40, dtype=torch.float64, generator=source)
+        found = LogZ.from_log_weights(weights)
+        assert (found.ess >= 100).any()
+        covered.append((found.low < spread**2 / 2) & (spread**2 / 2 < found.high))
+    assert torch.cat(covered).double().mean() > 0.95 - 3 * (0.95 * 0.05 / 200) ** 0.5
+
+
 def test_weights_of_zero_are_a_share_of_the_mean() -> None:
     """Of the same weights, a tenth beside nine tenths of zeros has a mean that is ten times as small."""
     weights, _ = log_normal_weights(64)
@@ -342,6 +357,14 @@ def test_the_upper_end_from_above_covers_where_few_weights_hold_the_sum() -> Non
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="Langevin is biased"):
         AnnealedImportanceSampling(Langevin(1, 0.1))
+    tempering = ParallelTempering(MALA(1, 0.1), [1.0, 4.0], 1)  # starts its hot replicas anew
+    for kernel in (
+        tempering,
+        PersistentChains(MALA(1, 0.1)),
+        Masked(PersistentChains(MALA(1, 0.1)), [False]),
+    ):
+        with pytest.raises(ValueError, match=f"{type(kernel).__name__} is biased or does not start"):
+            AnnealedImportanceSampling(kernel)
     with pytest.raises(ValueError, match="levels must be at least 1"):
         AnnealedImportanceSampling(MALA(1, 0.1), levels=0)
     with pytest.raises(ValueError, match="spacing must be"):

@@ -85,6 +85,18 @@ def test_the_tail_of_the_surprisal_goes_on_with_the_mean_excess():
     assert slopes.tolist() == pytest.approx([0.5, 0.5], rel=4 / math.sqrt(2000))
 
 
+@pytest.mark.parametrize("size", [40, 100, 1000])
+def test_the_mean_excess_of_few_normal_samples_is_unbiased(size: int):
+    """Excesses over the lowest score of the tail are Exponential(1): nine of ten, or 49 of 50."""
+    source, count = torch.Generator().manual_seed(2), max(10, size // 20)
+    slopes = []
+    for _ in range(500):
+        ends = surprisal(torch.tensor([30.0, 31.0]), torch.empty(size).exponential_(generator=source))
+        slopes.append(float(ends.diff()))
+    excess = sum(1 / slope for slope in slopes) / 500
+    assert excess == pytest.approx(1, abs=4 / math.sqrt(500 * (count - 1)))
+
+
 def test_surprisal_needs_normal_samples_and_stays_finite_where_all_are_equal():
     with pytest.raises(ValueError, match="at least 40 normal samples, not 39"):
         surprisal(torch.zeros(3), torch.zeros(39))

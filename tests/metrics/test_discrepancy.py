@@ -35,5 +35,6 @@ def test_is_unbiased_at_zero_and_uses_the_median_of_the_second():
     assert (values < 0).any()
     a, b = pairs[0]
     assert maximum_mean_discrepancy(a, b) == maximum_mean_discrepancy(a, b, float(torch.pdist(b).median()))
+    assert maximum_mean_discrepancy(a + 1e4, b + 1e4) == pytest.approx(float(values[0]), abs=2e-4)
     with pytest.raises(ValueError, match="at least two points"):
         maximum_mean_discrepancy(a[:1], b)

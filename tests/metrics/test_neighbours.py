@@ -25,6 +25,13 @@ def test_precision_and_recall_are_those_of_torch_fidelity() -> None:
         assert 0 < recall < precision < 1
 
 
+def test_features_far_from_the_origin_are_not_rounded() -> None:
+    real, fake = _clouds()
+    far = neighbour_rows(real.double() + 1e4, fake.double() + 1e4)
+    for name, rows in neighbour_rows(real + 1e4, fake + 1e4).items():
+        assert rows.mean() == pytest.approx(float(far[name].mean()), abs=0.02), name
+
+
 def test_density_and_coverage_by_hand() -> None:
     real = torch.tensor([[0.0], [1.0], [3.0], [7.0]])  # radii for k = 1: 1, 1, 2, 4
     fake = torch.tensor([[0.5], [2.5], [20.0]])

@@ -175,7 +175,14 @@ def test_a_weight_changes_by_a_factor_of_at_most_e() -> None:
     made = fitted(20 * torch.arange(2.0).repeat_interleave(100).unsqueeze(1) + torch.randn(200, 1), 2)
     before = made.log_weight.clone()
     made.keep_shares(lambda z: torch.zeros(len(z)), lambda z: -50 * (z[:, 0] > 10).float(), source())
-    assert float((made.log_weight - before).diff().abs()) == pytest.approx(1.0, abs=1e-4)
+    # One weight is divided by e instead of e^50, and the other is doubled.
+    assert float((made.log_weight - before).diff().abs()) == pytest.approx(1 + math.log(2), abs=1e-4)
+    unchanged = made.log_weight.clone()
+    for common in (2.0, -3.0):  # has no effect on the shares, however large
+        made.keep_shares(
+            lambda z: torch.zeros(len(z)), lambda z, c=common: torch.full_like(z[:, 0], c), source()
+        )
+        assert torch.allclose(made.log_weight, unchanged, atol=1e-6)
 
 
 # The fit

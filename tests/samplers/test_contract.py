@@ -45,7 +45,7 @@ CASES = {
     MALA: Case(lambda: MALA(12, 0.3), exact=True, keeps_finite=True),
     HMC: Case(lambda: HMC(4, 0.3, leapfrog_steps=3), exact=True, keeps_finite=True),
     ParallelTempering: Case(
-        lambda: ParallelTempering(MALA(1, 0.3), [1.0, 2.0, 4.0], 5), exact=True, keeps_finite=True
+        lambda: ParallelTempering(MALA(1, 0.3), [1.0, 2.0, 4.0], 5), exact=False, keeps_finite=True
     ),
     PersistentChains: Case(
         lambda: PersistentChains(MALA(6, 0.3), slots=2, restart_rate=0.2), exact=True, keeps_finite=True
