@@ -80,6 +80,8 @@ class Condition(nn.Module, ABC):
         parts = self, as_condition(other)
         return _Composed(or_, torch.logaddexp, torch.logical_or, *parts, is_probability=False)
 
+    __rand__, __ror__ = __and__, __or__
+
     def __invert__(self) -> Condition:
         if self.is_probability:
             return _Composed(invert, _complement, torch.logical_not, self, is_probability=True)
@@ -90,6 +92,8 @@ class Condition(nn.Module, ABC):
             raise ValueError(f"the weight of a condition must be positive, not {weight}")
         power = partial(mul, float(weight))
         return _Composed(power, power, torch.clone, self, is_probability=self.is_probability)
+
+    __mul__ = __rmul__
 
 
 Given: TypeAlias = Condition | Callable[[Tensor], Tensor]

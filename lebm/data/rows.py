@@ -30,6 +30,8 @@ def to_unit_range(x: Tensor) -> Tensor:
         >>> to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
         tensor([-1.,  1.])
     """
+    if x.is_floating_point():
+        raise ValueError(f"needs uint8 pixels, not {x.dtype}; for values in [0, 1] use 2 * x - 1")
     return x.to(torch.float32).div_(127.5).sub_(1.0)
 
 

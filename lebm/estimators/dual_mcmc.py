@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel, both_energies
 from lebm.estimators.optim import AdamGroups
+from lebm.models.adapters import ModuleEncoder
 from lebm.models.encoders import DiagonalGaussian, GaussianEncoder
-from lebm.models.energies import Energy
+from lebm.models.energies import Energy, ModuleEnergy
 from lebm.models.frozen import frozen
 from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import GaussianLikelihood
@@ -103,9 +104,9 @@ class DualMCMCTeaching(LatentModel):
 
     def __init__(
         self,
-        energy: Energy,
+        energy: Energy | nn.Module,
         likelihood: GaussianLikelihood,
-        encoder: GaussianEncoder,
+        encoder: GaussianEncoder | nn.Module,
         image_sampler: Sampler,
         posterior_sampler: Sampler,
         optimizer: AdamGroups,
@@ -117,7 +118,9 @@ class DualMCMCTeaching(LatentModel):
         **shared: Any,
     ) -> None:
         super().__init__(likelihood, optimizer, **shared)
-        self.energy = energy
+        self.energy = energy if isinstance(energy, Energy) else ModuleEnergy(energy)
+        if not isinstance(encoder, GaussianEncoder):
+            encoder = ModuleEncoder(encoder, self.latent_dim)
         self.encoder = encoder
         self.image_sampler = image_sampler
         self.posterior_sampler = posterior_sampler
@@ -264,7 +267,7 @@ class DualMCMCTeaching(LatentModel):
 
     def encode(self, x: Tensor, *, steps: int | None = None, generator: RandomSource = None) -> Tensor:
         """Draw latents from the inference model and run the posterior chain from them."""
-        with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler):
+        with torch.inference_mode(False), torch.no_grad(), frozen(self.posterior_sampler, self.encoder):
             x = x.clone()  # inference tensors have no gradients
             steps = self.evaluation_steps if steps is None else steps
             return self.revise_latents(x, self.encoder(x).rsample(generator), generator, steps)

@@ -18,7 +18,7 @@ from lebm import checkpoint as checkpoints
 from lebm.checkpoint.rebuild import tried
 from lebm.component import Component, describe
 from lebm.conditions import ConditionalDraws, Given, as_condition, draw_given
-from lebm.errors import UserError, UserNotice
+from lebm.errors import UserError, UserNotice, at_least
 from lebm.estimators.optim import AdamGroups
 from lebm.estimators.strategies import check_strategy
 from lebm.lightning_private import accumulating, count_begun_epoch, reopen_epoch
@@ -92,6 +92,8 @@ class LatentModel(LightningModule, Component, ABC):
         evaluation_steps: int | None = None,
     ) -> None:
         super().__init__()
+        at_least(1, noise_shards=noise_shards)
+        at_least(0, evaluation_steps=evaluation_steps)
         self.likelihood = likelihood
         self.latent_dim = likelihood.latent_dim
         self.optimizer_settings = optimizer
@@ -130,12 +132,15 @@ class LatentModel(LightningModule, Component, ABC):
         check_rows(x, event_shape(self.likelihood))
         return x.to(self.dtype) if x.is_floating_point() else x
 
-    def check_input(self, x: Tensor) -> None:
-        """Reject observations of another shape, dtype or range; a trainer skips the check of the range."""
-        shape = event_shape(self.likelihood)
-        check_rows(x, shape)
+    def check_input(self, x: Tensor) -> Tensor:
+        """Return observations in the model's own precision; reject another shape, dtype or range.
+
+        A trainer skips the check of the range.
+        """
+        x = self.observations({"x": x})
         if self._trainer is None or self._trainer.state.status != TrainerStatus.RUNNING:
-            check_range(x, shape)
+            check_range(x, event_shape(self.likelihood))
+        return x
 
     # Queries of every latent-variable model
 
@@ -409,7 +414,7 @@ class LatentModel(LightningModule, Component, ABC):
         """Clip each network separately, by default to ``--trainer.gradient_clip_val``."""
         if gradient_clip_algorithm not in (None, "norm"):
             raise UserError(
-                f"trainer.gradient_clip_algorithm {gradient_clip_algorithm}: networks are clipped by norm"
+                f"trainer.gradient_clip_algorithm {gradient_clip_algorithm!s}: networks are clipped by norm"
                 " only; leave it out"
             )
         self.optimizer_settings.clip(optimizer, gradient_clip_val)
@@ -427,7 +432,8 @@ class LatentModel(LightningModule, Component, ABC):
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self.validation_step(batch, batch_idx)
 
-    predict_step = test_step
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        return self.validation_step(batch, batch_idx)
 
     # Checkpoints
 
@@ -457,9 +463,11 @@ class LatentModel(LightningModule, Component, ABC):
         checkpoint_path: Any,
         map_location: Any = "cpu",
         trust: Iterable[str] = (),
-        **_: Any,
+        **others: Any,
     ) -> Method:
         """Rebuild a model from its checkpoint alone, see :func:`lebm.load`; no pickle is ever read."""
+        if unknown := sorted(others.keys() - {"hparams_file", "strict", "weights_only"}):
+            raise TypeError(f"load_from_checkpoint has no argument {unknown[0]!r}; set attributes afterwards")
         found = checkpoints.newest(checkpoint_path)
         return checkpoints.rebuilt(*found, cls, trust=trust, map_location=map_location or "cpu")
 

@@ -64,6 +64,11 @@ class AdamGroups(Component):
                     f'{name} maps names of networks to numbers, for example {{"generator": 1e-4, "energy":'
                     f" 2e-5}}, not {value!r}"
                 )
+        for name, value in {"lr": lr, "max_grad_norm": max_grad_norm}.items():
+            if not all(number > 0 for number in (value or {}).values()):
+                raise ValueError(f"{name} must be positive, not {value}")
+        if not all(number >= 0 for number in (weight_decay or {}).values()):
+            raise ValueError(f"weight_decay must not be negative, but is {weight_decay}")
         factors = lr_decay.values() if isinstance(lr_decay, Mapping) else [lr_decay]
         if not all(0 < factor <= 1 for factor in factors):
             raise ValueError(f"lr_decay must be in (0, 1], not {lr_decay}")
@@ -111,10 +116,10 @@ class AdamGroups(Component):
         return optimizer, _Decay(optimizer, self.lr_decay, full)
 
     def clip(self, optimizer: Optimizer, default: float | None = None) -> None:
-        """Limit each group's gradient norm by its own setting, or by ``default`` without one."""
+        """Limit each group's gradient norm by its own setting, or by a positive ``default`` without one."""
         for group in optimizer.param_groups:
             limit = self.max_grad_norm.get(group["name"], default)
-            if limit is not None:
+            if limit is not None and limit > 0:
                 torch.nn.utils.clip_grad_norm_(group["params"], limit)
 
 

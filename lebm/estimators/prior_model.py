@@ -378,6 +378,10 @@ class PriorModel(LatentModel):
             return 1.0
         return self.inference.prior_weight(math.inf if self._trainer is None else self.trainer.global_step)
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.train(self.training)  # Lightning does not call it when training begins
+
     def energy_gap(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return the mean energy of latents of data minus the mean of latents of the prior."""
         up, down = both_energies(self.prior.energy, positives, negatives)

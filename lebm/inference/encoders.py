@@ -19,11 +19,13 @@ _SMALL = 4096
 def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
     """Return an encoder with the layers of a generator in the opposite order.
 
-    - :class:`~lebm.models.ModuleAutoencoder`: its own encoder. - :class:`~lebm.models.MLPGenerator`: an
-    :class:`~lebm.models.MLPEncoder` of the same widths. - :class:`~lebm.models.ConvGenerator`: a
-    :class:`~lebm.models.ConvEncoder` of the same channels, with biases. - A generator of sentences: a
-    :class:`~lebm.models.SentenceEncoder` of the same sizes. - Any other generator of at most 4,096 numbers,
-    such as a ladder for images of 32 px: an :class:`~lebm.models.MLPEncoder` with two hidden layers of 400.
+    - :class:`~lebm.models.ModuleAutoencoder`: its own encoder
+    - :class:`~lebm.models.MLPGenerator`: an :class:`~lebm.models.MLPEncoder` of the same widths
+    - :class:`~lebm.models.ConvGenerator`: a :class:`~lebm.models.ConvEncoder` of the same channels, with
+      biases
+    - a generator of sentences: a :class:`~lebm.models.SentenceEncoder` for the same vocabulary and length
+    - any other generator of at most 4,096 numbers, such as a ladder for images of 32 px: an
+      :class:`~lebm.models.MLPEncoder` with two hidden layers of 400
 
     Raises:
         ValueError: for a larger generator of another class, which needs an explicit encoder.
@@ -36,6 +38,7 @@ def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
           latent_dim=2, in_shape=(1, 4, 4), hidden=[16, 8]
           ...
     """
+    generator = getattr(generator, "_orig_mod", generator)  # of a compiled generator
     if isinstance(generator, ModuleAutoencoder):
         return generator.mirror()
     arguments: dict[str, Any] = getattr(generator, "_init_arguments", {})
@@ -51,7 +54,8 @@ def mirror_encoder(generator: nn.Module) -> GaussianEncoder:
     if isinstance(generator, Generator) and math.prod(generator.out_shape) <= _SMALL:
         return MLPEncoder(generator.latent_dim, generator.out_shape)
     raise ValueError(
-        f"no encoder can be made from {type(generator).__name__}: name one with inference.init_args.encoder"
+        f"no encoder can be made from {type(generator).__name__}: give the inference an encoder"
+        " (inference.init_args.encoder of a recipe)"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
 
 from lebm.errors import UserError
 from lebm.extras import need
@@ -22,9 +23,9 @@ class ModuleEncoder(GaussianEncoder):
     """An encoder that wraps any module.
 
     The module may return latents, which are flattened to ``(B, latent_dim)``; means and log-variances, as one
-    tensor or as a pair; or an object with ``latents``, or with a ``latent_dist`` that has ``mean`` and
-    ``logvar``. Latents alone are the means of Gaussians with standard deviation 0.01. A distribution with
-    ``rsample``, ``log_prob`` and ``entropy`` is returned unchanged.
+    tensor or as a pair; a ``torch.distributions.Normal``, independent or not; or an object with ``latents``,
+    or with a ``latent_dist`` that has ``mean`` and ``logvar``. Latents alone are the means of Gaussians with
+    standard deviation 0.01. A distribution of lebm is returned unchanged.
 
     Args:
         module: the network.
@@ -48,7 +49,7 @@ class ModuleEncoder(GaussianEncoder):
 
     def forward(self, x: Tensor) -> Any:
         made = self.module(x)
-        if hasattr(made, "rsample"):
+        if hasattr(made, "rsample") and not isinstance(made, Distribution):
             return made
         return self._posterior(*_gaussian(made, self.latent_dim))
 
@@ -70,7 +71,11 @@ class ModuleAutoencoder(Generator):
         out_shape: shape of one observation, such as ``[3, 64, 64]``.
         latent_shape: shape of one latent, channels first; measured by a pass if ``None``. It is required if
             ``encode`` returns means and log-variances in one tensor.
-        trains: whether the module, encoder and decoder, is trained as the network ``generator``.
+        trains: whether the module, encoder and decoder, is trained as the network ``generator``, which sets
+            ``requires_grad`` of its parameters.
+
+    Raises:
+        ValueError: if ``encode`` or ``decode`` returns something else, or observations of another shape.
 
     Example:
         >>> import torch
@@ -86,6 +91,7 @@ class ModuleAutoencoder(Generator):
         ((1, 4, 4), torch.Size([3, 1, 8, 8]))
     """
 
+    module: Any
     shift: Tensor
     scale: Tensor
 
@@ -97,13 +103,20 @@ class ModuleAutoencoder(Generator):
         trains: bool = False,
     ) -> None:
         super().__init__()
-        self.module: Any = module.requires_grad_(trains)
+        own: Any = module.requires_grad_(trains)
+        self.module = own
         self.out_shape = tuple(out_shape)
         if latent_shape is None:
             anchor = next(module.parameters(), torch.zeros(()))
             with torch.no_grad(), frozen(module):
-                made = module.encode(anchor.new_zeros(1, *out_shape))  # type: ignore[operator]
-            latent_shape = _moments(made)[0].shape[1:]
+                mean = _moments(own.encode(anchor.new_zeros(1, *out_shape)))[0]
+                shape = tuple(_tensor(own.decode(torch.zeros_like(mean))).shape)
+            if shape != (1, *out_shape):
+                raise ValueError(
+                    f"decode gives the shape {shape}, not {(1, *out_shape)}; is latent_shape, which encode"
+                    f" shows as {tuple(mean.shape[1:])}, or out_shape another?"
+                )
+            latent_shape = mean.shape[1:]
         self.latent_shape = tuple(latent_shape)
         self.latent_dim = math.prod(self.latent_shape)
         each = (self.latent_shape[0], *[1] * (len(self.latent_shape) - 1))
@@ -112,8 +125,16 @@ class ModuleAutoencoder(Generator):
         self.measured = False
 
     def forward(self, z: Tensor) -> Tensor:
-        made = self.module.decode(z.unflatten(1, self.latent_shape) * self.scale + self.shift)
-        return made if isinstance(made, Tensor) else made.sample
+        own = z.unflatten(1, self.latent_shape) * self.scale + self.shift
+        return _tensor(self.module.decode(own.to(self._precision(own)))).to(z.dtype)
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return means and log-variances of the module for ``x: (B, *out_shape)``; ``None`` for points."""
+        found = _moments(self.module.encode(x.to(self._precision(x))), self.latent_dim)
+        return found[0].to(x.dtype), None if found[1] is None else found[1].to(x.dtype)
+
+    def _precision(self, like: Tensor) -> torch.dtype:
+        return next(self.module.parameters(), like).dtype
 
     def mirror(self) -> GaussianEncoder:
         """Return the encoder of this module, in the same units."""
@@ -125,12 +146,14 @@ class ModuleAutoencoder(Generator):
         if self.measured:
             return
         with frozen(self.module):
-            moments = _moments(self.module.encode(x), self.latent_dim)
+            moments = self.moments(x)
         mean, *log_variance = (
             part.unflatten(1, self.latent_shape).transpose(0, 1).flatten(1)
             for part in moments
             if part is not None
         )
+        if mean.shape[1] < 2:
+            raise UserError("the units of the latents need a first batch of at least two rows")
         variance = mean.var(dim=1) + sum(part.exp().mean(dim=1) for part in log_variance)
         self.shift.copy_(mean.mean(dim=1).view_as(self.shift))
         self.scale.copy_(variance.sqrt().clamp_min(1e-6).view_as(self.scale))
@@ -163,7 +186,7 @@ class OwnEncoder(GaussianEncoder):
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         own: ModuleAutoencoder = vars(self)["_autoencoder"]
-        mean, log_variance = _moments(own.module.encode(x), self.latent_dim)
+        mean, log_variance = own.moments(x)
         mean = ((mean.unflatten(1, own.latent_shape) - own.shift) / own.scale).flatten(1)
         if log_variance is None:
             return mean, torch.full_like(mean, _POINT)
@@ -294,11 +317,22 @@ def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor |
 
     Without a ``latent_dim`` the shape of the latents is kept, and one tensor holds points.
     """
-    if hasattr(made, "latent_dist"):
-        made = made.latent_dist.mean, made.latent_dist.logvar
-    made = getattr(made, "latents", made)
+    if isinstance(made, tuple | list) and len(made) == 1:
+        made = made[0]
+    made = getattr(made, "latents", getattr(made, "latent_dist", made))
+    made = made.base_dist if isinstance(made, Independent) else made
+    if isinstance(made, Normal):
+        made = made.mean, 2 * made.stddev.log()
+    elif hasattr(made, "logvar"):
+        made = made.mean, made.logvar
+    if not isinstance(made, Tensor) and not (isinstance(made, tuple | list) and len(made) == 2):
+        parts = f" of {len(made)}" if isinstance(made, tuple | list) else ""
+        raise ValueError(
+            f"the encoder returns a {type(made).__name__}{parts}; it must return latents, or their means and"
+            " log-variances"
+        )
     if isinstance(made, tuple | list):
-        mean, log_variance = made[:2]
+        mean, log_variance = made
     elif latent_dim is not None and made[0].numel() == 2 * latent_dim:
         mean, log_variance = made.chunk(2, dim=1)
     else:
@@ -308,6 +342,11 @@ def _moments(made: Any, latent_dim: int | None = None) -> tuple[Tensor, Tensor |
     if mean[0].numel() != latent_dim:
         raise ValueError(f"the encoder gives {mean[0].numel()} numbers, not {latent_dim} latent coordinates")
     return mean.flatten(1), None if log_variance is None else log_variance.flatten(1)
+
+
+def _tensor(made: Any) -> Tensor:
+    """Return the output of a decoder, which may be an object or a tuple."""
+    return made if isinstance(made, Tensor) else made[0] if isinstance(made, tuple) else made.sample
 
 
 def _gaussian(made: Any, latent_dim: int) -> tuple[Tensor, Tensor]:

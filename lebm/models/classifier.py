@@ -68,7 +68,7 @@ class LatentClassifier(nn.Module, Component):
 
         Args:
             z: latents or other features ``(N, latent_dim)``.
-            labels: ``(N,)`` of ``long``, from 0.
+            labels: ``(N,)`` of ``long``, from 0; a row with the label -1 is left out.
             classes: number of classes, at least 2; one more than the largest label if ``None``.
             hidden: width of the hidden layer.
             epochs: passes over the rows.
@@ -77,9 +77,10 @@ class LatentClassifier(nn.Module, Component):
         Raises:
             ValueError: without rows, if the numbers of labels and rows differ, or for fewer than two classes.
         """
-        if not len(z) or len(z) != len(labels):
+        if len(z) != len(labels) or not (labels >= 0).any():
             raise ValueError(f"needs as many labels as features, at least 1, not {len(labels)} for {len(z)}")
-        x, y = z.detach().float(), labels.to(z.device)
+        known = (labels >= 0).to(z.device)
+        x, y = z.detach().float()[known], labels.to(z.device)[known].long()
         classes = int(y.max()) + 1 if classes is None else classes
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(seed)

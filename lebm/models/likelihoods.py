@@ -3,10 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
+from lebm.errors import UserError
+from lebm.models.frozen import frozen
 from lebm.models.generators import Generator
 from lebm.samplers.noise import RandomSource, normal
 
@@ -96,6 +100,14 @@ class GaussianLikelihood(Likelihood):
             )
         self.latent_dim = dim
 
+    @cached_property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of one observation, measured by a pass if the generator has no ``out_shape``."""
+        shape = getattr(self.generator, "out_shape", None)
+        with torch.no_grad(), frozen(self.generator):
+            like = next(self.generator.parameters(), torch.zeros(()))
+            return tuple(shape or self.generator(like.new_zeros(1, self.latent_dim)).shape[1:])
+
     def mean(self, z: Tensor) -> Tensor:
         return self.generator(z)
 
@@ -104,6 +116,9 @@ class GaussianLikelihood(Likelihood):
 
     def log_prob_around(self, x: Tensor, mean: Tensor) -> Tensor:
         """Return ``log p(x | z)`` for a known output ``mean = g(z)`` of the generator, ``(B,)``."""
+        if x.shape[1:] != mean.shape[1:]:  # which could broadcast
+            shapes = f"{tuple(mean.shape[1:])}, but x has rows of shape {tuple(x.shape[1:])}"
+            raise UserError(f"the generator gives observations of shape {shapes}")
         error = (x - mean).flatten(1).square().sum(dim=1)
         return -error / (2 * self.sigma**2) - self.log_normaliser(x[0].numel())
 

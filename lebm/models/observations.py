@@ -16,7 +16,8 @@ Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 def event_shape(likelihood: Likelihood | None) -> tuple[int, ...] | None:
     """Return the shape of one observation, ``(C, H, W)`` or ``(D,)``; ``None`` if not fixed (sentences)."""
-    shape = getattr(getattr(likelihood, "generator", None), "out_shape", None)
+    own = likelihood if hasattr(likelihood, "out_shape") else getattr(likelihood, "generator", None)
+    shape = getattr(own, "out_shape", None)
     return None if shape is None else tuple(shape)
 
 
@@ -116,11 +117,10 @@ def check_range(x: Tensor, shape: tuple[int, ...] | None) -> None:
 
 
 def checked(answer: Answer) -> Answer:
-    """Decorate a method ``answer(self, x, ...)`` of a model to call ``self.check_input(x)`` first."""
+    """Decorate a method ``answer(self, x, ...)`` of a model to call ``self.check_input(x)`` on its input."""
 
     @functools.wraps(answer)
     def call(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        self.check_input(x)
-        return answer(self, x, *args, **kwargs)
+        return answer(self, self.check_input(x), *args, **kwargs)
 
     return call  # type: ignore[return-value]

@@ -53,6 +53,8 @@ class RatioProduct(Energy):
                 f"max_stages must be at least 1, not {max_stages}; without stages the prior is N(0, I):"
                 " LatentMLE with StandardNormal"
             )
+        if not isinstance(active, MLPEnergy):
+            raise ValueError(f"the stages have the layers of an MLPEnergy, not of a {type(active).__name__}")
         if any(hasattr(layer, "parametrizations") for layer in active.net):
             raise ValueError(
                 "a stage starts from a zero layer, and a zero layer has no spectral norm; bound a ratio"

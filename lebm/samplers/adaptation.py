@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.base import LogDensity, Sampler, finite_rows, rows
 from lebm.samplers.noise import RandomSource
 
 
@@ -77,8 +77,8 @@ class Adaptive(Sampler):
             init: ``(B, *event)``.
             generator: source of randomness.
             steps: number of transitions, usually at least 100.
-            across_processes: whether the processes agree on the step size; all of them must then make this
-                call equally often. Use ``False`` if processes run different chains or some run no chain.
+            across_processes: whether the processes agree on the step size; all of them must then make the
+                same number of calls. Use ``False`` if processes run different chains or some run no chain.
 
         Returns:
             Last states ``(B, *event)``, detached.
@@ -89,7 +89,8 @@ class Adaptive(Sampler):
         state, average, errors = init, self.step_scale, 0.0
         shrink = math.log(10 * average)
         for count in range(1, steps + 1):
-            state, info = self.run(log_density, state, generator, steps=1)
+            moved, info = self.run(log_density, state, generator, steps=1)
+            state = torch.where(rows(finite_rows(moved), init), moved, init)  # a diverged row begins again
             if "acceptance" not in info.extra:
                 raise ValueError(f"{type(self).__name__} with these settings has no acceptance to adapt to")
             rates = info.extra["acceptance"].double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -312,3 +313,16 @@ def test_a_checkpoint_with_the_former_arguments_opens_if_they_say_what_every_mod
         description["init_args"] |= former | {name: value}
         with pytest.raises(UserError, match=f"DualMCMCTeaching cannot be built: .*'{name}'"):
             build(description, DualMCMCTeaching)
+
+
+def test_plain_modules_are_energies_and_encoders() -> None:
+    size = math.prod(SHAPE)
+    energy = nn.Sequential(nn.Flatten(), nn.Linear(size, 1))
+    encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(size), nn.Linear(size, 6))
+    model = small(energy=energy, encoder=encoder)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.rand(5, *SHAPE, dtype=torch.float64) * 2 - 1
+    assert model.encode(x).shape == (5, 3)
+    assert model.anomaly_score(x).shape == (5,)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    update(model, x)

@@ -25,6 +25,13 @@ def test_one_number_for_all_networks_is_refused(settings: dict[str, Any]) -> Non
         AdamGroups(**settings)
 
 
+@pytest.mark.parametrize("settings", [{"lr": -1e-3}, {"max_grad_norm": 0.0}, {"weight_decay": -1.0}])
+def test_numbers_out_of_range_are_rejected(settings: dict[str, float]) -> None:
+    ((name, number),) = settings.items()
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        AdamGroups(**{"lr": {"energy": 1e-3}, name: {"energy": number}})
+
+
 @pytest.mark.parametrize(
     ("full", "rates"),
     [(1, [1.0, 0.5, 0.25, 0.125]), (2, [1.0, 1.0, 0.5, 0.25]), (0.5, [1.0, 1.0, 0.5, 0.25])],

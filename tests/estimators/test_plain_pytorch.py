@@ -19,8 +19,8 @@ from lebm.component import recorded
 from lebm.data import ArrayData
 from lebm.errors import UserError, UserNotice
 from lebm.estimators import LatentMLE, LatentModel
-from lebm.inference import Variational
-from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator
+from lebm.inference import Frozen, Variational
+from lebm.models import EnergyPrior, GaussianLikelihood, MLPEnergy, MLPGenerator, ModuleAutoencoder
 from lebm.samplers import Langevin
 
 X = torch.rand(32, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -213,3 +213,83 @@ def test_queries_of_a_model_in_training_mode_leave_it_as_it_is() -> None:
     assert net.training
     for name, value in trained.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+class Autoencoder(nn.Module):
+    """A user's autoencoder, in training mode as it was built, with dropout and statistics."""
+
+    def __init__(self, latents: int = 2) -> None:
+        super().__init__()
+        norm = nn.BatchNorm1d(16)
+        self.encoder = nn.Sequential(nn.Flatten(), norm, nn.Dropout(0.5), nn.Linear(16, latents))
+        self.decoder = nn.Sequential(nn.Linear(latents, 16), nn.Unflatten(1, (1, 4, 4)))
+
+    def encode(self, x: Tensor) -> Any:
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Any:
+        return self.decoder(z)
+
+
+def frozen_model(autoencoder: nn.Module) -> LatentMLE:
+    prior = EnergyPrior(nn.Linear(2, 1), latent_dim=2)
+    likelihood = GaussianLikelihood(ModuleAutoencoder(autoencoder, [1, 4, 4]))
+    return LatentMLE(likelihood, prior, Langevin(2, 0.4), inference=Frozen())
+
+
+def test_an_autoencoder_in_training_mode_does_not_change(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own = Autoencoder()
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    trained = frozen_model(own)
+    fit(trained, ArrayData.of({"train": X}, batch_size=8), tmp_path)
+    assert torch.equal(own.encode(X), own.encode(X))  # without dropout
+    for name, value in own.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_generator_without_a_shape_has_the_checks_of_others() -> None:
+    trained = model()
+    for x, message in (
+        (X[:, 0], r"x has the shape \(32, 4, 4\), but this model takes \(B, 1, 4, 4\); x.unsqueeze"),
+        (X.expand(-1, 3, -1, -1), r"takes \(B, 1, 4, 4\)"),
+        (X.mul(127).to(torch.uint8), "x holds uint8"),
+        (127 * (X + 1), "images in \\[-1, 1\\]"),
+        (X / X.sub(X[3]), "NaN or infinite values in"),
+    ):
+        with pytest.raises(UserError, match=message):
+            trained.encode(x)
+    wrong = GaussianLikelihood(MLPGenerator(2, [1, 4, 4], hidden=[8]))
+    with pytest.raises(UserError, match=r"gives observations of shape \(1, 4, 4\), but x has .* \(4, 4\)"):
+        wrong.log_prob(X[:, 0], torch.zeros(32, 2))
+
+
+def test_queries_take_doubles_and_a_double_autoencoder_takes_floats() -> None:
+    for made in (model(), frozen_model(Autoencoder().eval().double()).eval()):
+        for query in (made.encode, made.reconstruct, made.anomaly_score):
+            assert query(X.double()).dtype == torch.float32
+
+
+def test_several_loaders_predict_and_unknown_arguments_are_errors(tmp_path: Path) -> None:
+    trained = model()
+    path, _ = fit(trained, DataLoader(TensorDataset(X), 16), tmp_path)
+    loaders = [DataLoader(TensorDataset(part), 16) for part in (X, X[:16])]
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    assert [len(outputs) for outputs in trainer.predict(trained, loaders)] == [2, 1]
+    with pytest.raises(TypeError, match="no argument 'map_locaton'"):
+        LatentMLE.load_from_checkpoint(path, map_locaton="cpu")
+
+
+def test_a_limit_of_zero_is_no_limit(tmp_path: Path) -> None:
+    """As in Lightning."""
+    torch.manual_seed(0)
+    ends = []
+    for limit in (None, 0.0):
+        torch.manual_seed(0)
+        trained = model()
+        trainer = Trainer(
+            max_steps=2, accelerator="cpu", gradient_clip_val=limit, barebones=True, default_root_dir=tmp_path
+        )
+        trainer.fit(trained, ArrayData.of({"train": X}, batch_size=8))
+        ends.append(torch.cat([part.flatten() for part in trained.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1])

@@ -222,6 +222,19 @@ def test_warm_up_finds_the_step_of_the_target_acceptance(sampler: Langevin | MAL
     assert sampler.step_scale == scale, "nothing adapts outside warm_up"
 
 
+@pytest.mark.parametrize("step", [0.5, 2.0])
+def test_warm_up_survives_a_step_at_which_chains_diverge(step: float) -> None:
+    """On a banana, whose gradients grow like a cube."""
+
+    def banana(z: Tensor) -> Tensor:
+        return -0.5 * z[:, 0].square() - 2 * (z[:, 1] - 0.5 * z[:, 0].square()).square()
+
+    sampler = Langevin(100, step)
+    state = sampler.warm_up(banana, torch.randn(500, 2, generator=source()), source())
+    assert torch.isfinite(state).all()
+    assert 0.1 < sampler.step_scale * step < 1
+
+
 def test_warm_up_needs_an_acceptance() -> None:
     with pytest.raises(ValueError, match="no acceptance"):
         Langevin(1, 0.1, noise_scale=0.0).warm_up(standard, torch.zeros(3, 2))

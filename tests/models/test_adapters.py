@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
+from torch.distributions import Independent, Normal
 from torch.utils.data import DataLoader
 
 import lebm
@@ -24,6 +26,7 @@ from lebm.models import (
     MLPEnergy,
     ModuleAutoencoder,
     ModuleEncoder,
+    VectorUnits,
 )
 from lebm.samplers import Langevin
 
@@ -190,8 +193,41 @@ def test_an_encoder_may_give_points_pairs_or_both_in_one_tensor() -> None:
     torch.testing.assert_close(both.log_scale, 0.5 * x[:, 2:])
     assert torch.equal(pair.mean, x + 1)
     torch.testing.assert_close(pair.log_scale, 0.5 * x)
+    normal = Normal(x + 1, (0.5 * x).exp())
+    alone = (SimpleNamespace(mean=x + 1, logvar=x),)  # of diffusers, with return_dict=False
+    for made in (normal, Independent(normal, 1), alone, SimpleNamespace(latent_dist=alone[0])):
+        found = ModuleEncoder(_Returns(made), 4)(x)
+        torch.testing.assert_close(found.mean, pair.mean)
+        torch.testing.assert_close(found.log_scale, pair.log_scale)
     with pytest.raises(ValueError, match="gives 4 numbers, not 3 latent coordinates"):
         ModuleEncoder(nn.Identity(), 3)(x)
+    for made, kind in (((x, x, x), "tuple of 3"), ({"mean": x}, "dict")):
+        with pytest.raises(ValueError, match=f"returns a {kind}; it must return latents, or their means"):
+            ModuleEncoder(_Returns(made), 4)(x)
+
+
+class _Returns(nn.Module):
+    """An encoder that returns something made before, and a decoder of images."""
+
+    def __init__(self, made: Any, shape: tuple[int, ...] = (1, 4)) -> None:
+        super().__init__()
+        self.made, self.shape = made, shape
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made
+
+    encode = forward
+
+    def decode(self, z: Tensor) -> Any:
+        return (torch.zeros(len(z), *self.shape),)
+
+
+def test_an_autoencoder_is_tried_before_it_is_trained() -> None:
+    assert ModuleAutoencoder(_Returns(torch.zeros(1, 3)), [1, 4])(torch.zeros(5, 3)).shape == (5, 1, 4)
+    with pytest.raises(ValueError, match=r"decode gives the shape \(1, 4\), not \(1, 1, 4\)"):
+        ModuleAutoencoder(_Returns(torch.zeros(1, 3), (4,)), [1, 4])
+    with pytest.raises(UserError, match="first batch of at least two rows"):
+        VectorUnits(3).measure(torch.zeros(1, 3))
 
 
 class _Pair(nn.Module):

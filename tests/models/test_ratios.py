@@ -150,6 +150,8 @@ def test_log_prob_is_normalised_by_the_stored_constant():
 
 
 def test_wrong_networks_are_refused():
+    with pytest.raises(ValueError, match="the layers of an MLPEnergy, not of a Linear"):
+        RatioProduct(torch.nn.Linear(3, 1))
     with pytest.raises(ValueError, match="output_bias=True"):
         RatioProduct(MLPEnergy(3))
     with pytest.raises(ValueError, match="spectral norm"):
