@@ -363,7 +363,7 @@ class LatentModel(LightningModule, Component, ABC):
         for network in self.idle_networks:
             network.zero_grad(set_to_none=True)
 
-    def configure_model(self) -> None:
+    def setup(self, stage: str) -> None:
         """Reject strategies that cannot train a method with chains."""
         check_strategy(self, self.trainer.strategy)
 
