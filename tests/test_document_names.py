@@ -28,7 +28,12 @@ RECIPES = {
 FOLDERS = {name.split("/")[0] for name in RECIPES}
 OF_OTHERS = {
     *("exp", "log", "sqrt", "tanh", "min", "softplus", "super"),  # mathematics and Python
-    *("LightningModule", "save_on_exception", "find_unused_parameters"),  # Lightning and torch
+    *(
+        "LightningModule",
+        "ModelCheckpoint",
+        "save_on_exception",
+        "find_unused_parameters",
+    ),  # Lightning and torch
     *("OMP_NUM_THREADS", "HF_ENDPOINT", "WANDB_BASE_URL", "RANK_OF_MACHINE"),  # the environment
     *("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"),  # of glibc
     *("init_args", "safetensors"),  # keys and suffixes after a dot
