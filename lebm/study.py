@@ -52,6 +52,8 @@ FLAGS = {
 """Short names of flags."""
 NAMES = {flag: name for name, flag in FLAGS.items() if name != "seed"}
 Cell = dict[str, Any]
+CELLS = "recipe settings axes each cases evaluate measure call data"
+TABLES = "head rows columns over spread machine note"
 
 
 class Study:
@@ -63,7 +65,7 @@ class Study:
             file beside the plan).
 
     Raises:
-        UserError: for a plan without `cells`.
+        UserError: for a plan without `cells`, or with unknown keys.
     """
 
     def __init__(self, plan: Path, results: Path | None = None) -> None:
@@ -73,6 +75,13 @@ class Study:
             raise UserError(
                 f"{plan}: a plan needs a mapping `cells`; docs/evaluation.md#studies has an example"
             )
+        for place, names, known in (
+            (plan, self.plan, "cells tables figures measures results data"),
+            *((f"{plan}: cells {name}", own, CELLS) for name, own in self.plan["cells"].items()),
+            *((f"{plan}: table {name}", own, TABLES) for name, own in self.plan.get("tables", {}).items()),
+        ):
+            if unknown := sorted(set(names) - set(known.split())):
+                raise UserError(f"{place}: unknown key {unknown[0]!r}; the keys are {known}")
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
         place = plan.resolve()

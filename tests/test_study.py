@@ -145,6 +145,7 @@ def test_a_plan_from_the_command_line(
         (["run", "plan.yaml", "runs", "--only", "size"], "no cells 'size'; it has sizes, broken"),
         (["table", "plan.yaml", "size"], "no table 'size'; it has sizes"),
         (["table", "empty.yaml"], "a plan needs a mapping `cells`"),
+        (["table", "typo.yaml"], "typo.yaml: cells one: unknown key 'fit'; the keys are recipe settings"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -153,6 +154,7 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(tmp_path)
     Path("plan.yaml").write_text(PLAN)
     Path("empty.yaml").write_text("tables: {}\n")
+    Path("typo.yaml").write_text("cells: {one: {fit: --seed_everything 1}}\n")
     assert main(["study", *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line

@@ -201,6 +201,8 @@ class Opened:
         target = target_file(chosen, name, f".{form}")
         if form == "png" and not is_image(x):
             raise UserError(f"{name} of shape {shape} are not images; use --format npy")
+        if form == "png" and target.suffix.lower() != ".png":
+            raise UserError(f"--out {target}: pictures are written as .png")
         if form == "png":
             return write_png(target, picture(x))
         if target.suffix != ".npy":

@@ -116,7 +116,7 @@ def restore(argv: list[str]) -> None:
     noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range"
     sigma = "standard deviation of the observed pixels about a completion"
     shrink = "factor by which the observed image is smaller, by averages"
-    parser.flag("--mask", mask, default="lower")
+    parser.flag("--mask", f"{mask} (default: lower, or none with --shrink)")
     parser.flag("--noise", noise, type=float, default=0)
     parser.flag("--sigma", sigma, type=float, default=1)
     parser.flag("--shrink", shrink, type=count, default=1)
@@ -127,6 +127,7 @@ def restore(argv: list[str]) -> None:
         raise UserError(f"--noise {chosen.noise:g}: must be finite and at least 0")
     if not 0 < chosen.sigma < math.inf:
         raise UserError(f"--sigma {chosen.sigma:g}: must be finite and above 0")
+    chosen.mask = chosen.mask or ("lower" if chosen.shrink == 1 else "none")
     if chosen.mask not in _HIDDEN and not Path(chosen.mask).is_file():
         raise UserError(f"--mask {chosen.mask}: neither a file nor one of {', '.join(_HIDDEN)}")
     run = Opened(chosen)

@@ -62,7 +62,8 @@ def sample(argv: list[str]) -> None:
     if chosen.format == "png-files" and is_image(x):
         target = target_file(chosen, "samples", "")
         for number, image in enumerate(x):
-            write_png(target / f"{number:06d}.png", image_grid(image[None]))
+            picture = image_grid(image[None])
+            write_png(target / f"{number:06d}.png", picture[..., 0] if len(image) == 1 else picture)
     else:
         form = "png" if chosen.format == "png-files" else chosen.format
         target = run.write("samples", x, lambda x: image_grid(x, max(8, math.isqrt(len(x)))), form)

@@ -216,6 +216,8 @@ def _leave(cli: TrainingCLI, verb: str, started: float, status: str) -> None:
         if status != "failed":
             following = "sample" if verb == "fit" else "evaluate"
             then = f"; next: lebm {following} {cli.run_dir}" if status == "finished" else ""
+            if status == "interrupted" and verb == "fit":
+                then = f"; lebm fit --resume {cli.run_dir} continues"
             tell(f"lebm: {status}, {target}{then}")
     wandb = sys.modules.get("wandb")
     if wandb is not None and getattr(wandb, "run", None) is not None:

@@ -71,12 +71,14 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
     if not found.is_array and shape[1] != min(found.shape[1:]):
         said.append(f"the images are resized to {shape[2]} x {shape[1]}, the size of the recipe's networks")
     epochs = (recipe.get("trainer") or {}).get("max_epochs") or -1
-    rows = found.count - size_in_rows(arguments.get("validation_size") or 0, found.count)
+    aside = (arguments.get(f"{part}_size") or 0 for part in ("validation", "test"))
+    rows = found.count - sum(size_in_rows(size, found.count) for size in aside)
     steps = epochs * (rows // arguments["batch_size"])
     if 0 < steps < _FEW_STEPS:
+        more = epochs * math.ceil(_FEW_STEPS / steps)
         said.append(
-            f"{steps} training steps are few: raise --trainer.max_epochs ({epochs}) or lower"
-            " --data.init_args.batch_size"
+            f"{steps} training steps are few; for more of them, add --trainer.max_epochs {more}"
+            " --model.init_args.optimizer.lr_decay 1"
         )
     held_out = {key: before[key] for key in HELD_OUT if before.get(key) is not None}
     if found.normal is not None:
@@ -114,6 +116,7 @@ def check_kind(path: Path, data: str) -> dict[str, Any]:
             f"--for {data}: sentences need no --for, because recipes of sentences fit any; copy one, such as"
             " latent_mle/text_small, without --for and run lebm fit -c DEST --data.init_args.path"
             f" {shlex.quote(data)}"
+            + (" --data.init_args.test_split null" if data.lower().endswith(_TEXTS) else "")
         )
     if kind != "ArrayData" and (kind != "ImageData" or not any(_shapes(model, ""))):
         raise UserError(f"{path}: not a recipe of images or vectors; lebm ls lists the recipes")
@@ -162,6 +165,9 @@ def _arguments(before: dict[str, Any], found: Survey, shape: tuple[int, ...]) ->
     if not found.has_validation:
         arguments["validation_size"] = _SHARE
         count -= size_in_rows(_SHARE, count)
+    if found.is_array and found.test_split is None:
+        arguments["test_size"] = _SHARE
+        count -= size_in_rows(_SHARE, found.count)
     arguments["batch_size"] = min(before.get("batch_size", 100), count)
     others = (name for name in before if name in known and name not in (*arguments, *_KEPT))
     return arguments | {name: known[name].default for name in others}

@@ -127,6 +127,8 @@ class ArrayData(SplitData):
         where, values = f"data path {self.path!r}, array {name!r}", arrays[name]
         if values.ndim == 3:
             values = values[:, None]
+        if values.ndim == 4 and values.shape[1] not in (1, 3) and values.shape[3] in (1, 3):
+            values = values.transpose(0, 3, 1, 2)  # channels last, as of Keras
         if values.ndim not in (2, 4) or values.dtype.kind not in "fiub" or not values.size:
             expected = "must hold numbers of shape (N, d), (N, H, W) or (N, C, H, W)"
             raise UserError(f"{where}: {expected}, not {values.dtype} of shape {values.shape}")
@@ -135,7 +137,8 @@ class ArrayData(SplitData):
         else:
             x = torch.from_numpy(values.astype(np.float32))
         if not torch.isfinite(x).all() or (values.ndim == 4 and x.abs().max() > 1):
-            raise UserError(f"{where}: must hold finite numbers, and images must be in [-1, 1] or uint8")
+            known = "must hold finite numbers; images in [-1, 1] or uint8, latents of shape (N, d)"
+            raise UserError(f"{where}: {known}")
         label = arrays.get(f"{name}_label", np.full(len(x), -1))
         if label.shape != x.shape[:1] or label.dtype.kind not in "iub":
             found = f"its labels are {label.dtype} of shape {label.shape}"

@@ -97,7 +97,8 @@ def find_source(path: str, config_name: str | None = None, revision: str | None 
     elif os.path.exists(location):
         root, files = Path(location).parent, [Path(location)]
         if not location.lower().endswith((".parquet", *IMAGE_SUFFIXES)):
-            raise data_error(path, f"not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})")
+            known = f"not a parquet file and not an image ({', '.join(IMAGE_SUFFIXES)})"
+            raise data_error(path, f"{known}; vectors are read from .npy and .npz files")
         splits = {"train": {files[0]: None}}
     elif HUB_NAME.fullmatch(path):
         return Source(path, path, short_hash(["hub", path, config_name, revision]), config_name, revision)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lebm.component import Component
-from lebm.errors import at_least
+from lebm.errors import UserError, at_least
 from lebm.samplers.chains import of_all_processes
 
 
@@ -72,7 +72,10 @@ class FitBase(nn.Module, Component):
             if self.steps and due != self.due:
                 then = "" if self.networks else ", after which only the energy learns"
                 own = f"fit_base: this run began with another length and keeps its fits at steps {self.due}"
-                return f"{own}{then}; train a new run to have them at {due}"
+                text = f"{own}{then}; train a new run to have them at {due}"
+                if self.only_energy and due[-1] > 4 * self.due[-1]:  # after a short trial
+                    raise UserError(f"{text}, or set fit_base.at {self.due} to train the energy alone")
+                return text
             self.due = due
         elif not self.due:
             raise ValueError(f"fit_base.at {self.at}: give steps, because this run has no end")

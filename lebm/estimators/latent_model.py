@@ -383,6 +383,8 @@ class LatentModel(LightningModule, Component, ABC):
         """Try to rebuild the model, and count the epoch with which a resumed run begins."""
         self._stopping = self._range_is_known = False
         _ = self._description
+        for optimizer in self.trainer.optimizers:
+            self.optimizer_settings.renew(optimizer)
         count_begun_epoch(self.trainer)
 
     def configure_optimizers(self) -> Any:

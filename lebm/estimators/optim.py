@@ -115,6 +115,14 @@ class AdamGroups(Component):
             full = {name: round(share * epochs) if share < 1 else share for name, share in full.items()}
         return optimizer, _Decay(optimizer, self.lr_decay, full)
 
+    def renew(self, optimizer: Optimizer) -> None:
+        """Give an optimiser from a checkpoint the settings of this object; the decay so far remains."""
+        for group in optimizer.param_groups:
+            rate = self.lr[group["name"]]
+            group["lr"] *= rate / group.get("initial_lr", rate)
+            group |= {"initial_lr": rate, "weight_decay": self.weight_decay.get(group["name"], 0.0)}
+            group["betas"] = self.betas
+
     def clip(self, optimizer: Optimizer, default: float | None = None) -> None:
         """Limit each group's gradient norm by its own setting, or by a positive ``default`` without one."""
         for group in optimizer.param_groups:
@@ -129,6 +137,10 @@ class _Decay(LRScheduler):
     def __init__(self, optimizer: Optimizer, decay: PerNetwork, full_rate_epochs: PerNetwork) -> None:
         self.decay, self.full_rate_epochs = decay, full_rate_epochs
         super().__init__(optimizer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        own = {"decay": self.decay, "full_rate_epochs": self.full_rate_epochs}  # of the resumed run
+        super().load_state_dict(state_dict | own)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         return [

@@ -64,7 +64,8 @@ class RunImages:
             module.held_out_label = module.normal_label = None
             module.setup()  # type: ignore[call-arg]
         if module.test is None:
-            raise data_error(module.path, "there is no test split")
+            hint = f"{module.test_hint} of the recipe, or name data with a test split by --data"
+            raise data_error(module.path, f"there is no test split; {hint}")
         train = None if module.foreign else module.train
         splits: dict[str, ImageRows] = {}
         if isinstance(module, ImageData) and module.train.held_out:

@@ -142,9 +142,9 @@ def pair_grid(above: Tensor, below: Tensor, columns: int = 8) -> np.ndarray:
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> Path:
-    """Write ``(height, width, 3)`` of ``uint8`` as a PNG file, create its folders, and return its path.
+    """Write ``(height, width, 3)`` of ``uint8``, or grey ``(height, width)``, as a PNG file; return its path.
 
-    The file is replaced in one step, so a reader never sees a partial file.
+    Its folders are created. The file is replaced in one step, so a reader never sees a partial file.
 
     Example:
         >>> import numpy as np

@@ -139,9 +139,12 @@ def test_restored_images_show_what_was_seen_and_what_the_model_makes_of_it(
     assert np.abs(picture - table).max() <= 1
 
 
-@pytest.mark.parametrize("words", [["--mask", "box", "--noise", "0.3"], ["--mask", "none", "--shrink", "2"]])
-def test_noisy_and_small_images(words: list[str], lebm: Run, trained: Path, pictures: Path) -> None:
+@pytest.mark.parametrize("words", [["--mask", "box", "--noise", "0.3"], ["--shrink", "2"]])
+def test_noisy_and_small_images(
+    words: list[str], lebm: Run, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lebm("restore", trained, *DATA, *words, "-n", 2, "--images", 1) == 0
+    assert f"mask {'box' if 'box' in words else 'none'}, sigma 1" in capsys.readouterr().out
 
 
 def test_a_picture_can_be_the_mask(

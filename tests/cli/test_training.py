@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -109,6 +110,34 @@ def test_resumed_run_equals_the_undisturbed_one(lebm: Run, trained: Path, tiny: 
     (earlier,) = summaries[1]["earlier_attempts"]  # what a run has cost is the sum over its attempts
     assert earlier["steps"] == 3
     assert earlier["cpu_time_seconds"] > 0
+
+
+def test_a_resumed_run_takes_another_learning_rate_and_decay(lebm: Run, tiny: Path) -> None:
+    optimizer = "--model.init_args.optimizer.init_args"
+    assert lebm("fit", "-c", tiny, "--run_dir", "half", "--trainer.max_epochs", 1) == 0
+    words = [f"{optimizer}.lr.generator", 0.02, f"{optimizer}.lr_decay", 1.0]
+    assert lebm("fit", "--resume", "half", "--trainer.max_epochs", 3, *words) == 0
+    content = checkpoint.read(Path("half/checkpoints/last.ckpt"))
+    rates = {group["name"]: group["lr"] for group in content["optimizer_states"][0]["param_groups"]}
+    assert rates == pytest.approx({"generator": 0.5 * 0.02, "energy": 0.5 * 1e-4})  # halved after an epoch
+
+
+def test_a_resumed_run_with_other_data_says_so(
+    lebm: Run, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = torch.rand(2, 30, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name, part in zip(("one.npy", "other.npy"), x, strict=True):
+        np.save(name, part.numpy())
+    Path("data.yaml").write_text(
+        "data: {class_path: ArrayData, init_args: {path: one.npy, batch_size: 10}}\n"
+        "trainer: {callbacks: null, limit_val_batches: 0}\n"
+    )
+    words = ["fit", "-c", tiny, "-c", "data.yaml", "--run_dir", "half", "--trainer.max_epochs"]
+    assert lebm(*words, 1) == 0
+    assert lebm(*words, 2, "--resume") == 0
+    assert "other data" not in "".join(capsys.readouterr())
+    assert lebm(*words, 3, "--resume", "--data.init_args.path", "other.npy") == 0
+    assert "written with other data, so the run will not continue exactly: digest" in capsys.readouterr().err
 
 
 def test_resume_by_recipe_starts_where_there_is_nothing_yet(

@@ -70,6 +70,10 @@ def test_weights_that_are_not_finite_are_said(
     words = ["sample", trained, "-n", 3, "--format", "png-files"]
     assert lebm(*words) == 0
     assert "finite" not in "".join(capsys.readouterr())
+    (file, *_) = sorted((trained / "images").rglob("000000.png"))
+    assert Image.open(file).mode == "L"  # grey, as the images of the recipe
+    assert lebm("sample", trained, "--out", "samples.jpg") == 2
+    assert "--out samples.jpg: pictures are written as .png" in capsys.readouterr().err
     checkpoint(trained, damage)
     assert lebm(*words) == 0
     shown = capsys.readouterr()

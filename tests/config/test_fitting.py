@@ -111,8 +111,17 @@ def test_a_folder_of_images_is_trained_on(own: Path, capsys: pytest.CaptureFixtu
     assert data["image_size"] == 20
     assert data["channels"] == 3
     assert data["batch_size"] == 16
-    assert "66 training steps are few: raise --trainer.max_epochs (66) or lower" in shown
-    short = ["--trainer.max_epochs", "1", "--trainer.callbacks", "null", "--trainer.logger", "false"]
+    more = "--trainer.max_epochs 1056 --model.init_args.optimizer.lr_decay 1"
+    assert f"66 training steps are few; for more of them, add {more}" in shown
+    short = [
+        *more.split(),
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.callbacks",
+        "null",
+        "--trainer.logger",
+        "false",
+    ]
     assert run(["fit", "-c", "own.yaml", *short]) == 0
 
 
@@ -222,7 +231,8 @@ def test_array_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a recipe of images, but .*rows.npy holds vectors; start from"):
         fitted(recipes.find("quickstart"), found)
     text, _ = fitted(recipes.find("multistage_nce/vectors"), found)
-    assert (yaml.safe_load(text)["latent_dim"], data_of(text)["batch_size"]) == (2, 8)
+    assert (yaml.safe_load(text)["latent_dim"], data_of(text)["batch_size"]) == (2, 7)
+    assert data_of(text)["test_size"] == data_of(text)["validation_size"] == 0.1
 
 
 def test_a_folder_without_images_leaves_no_recipe(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,15 @@ def test_a_training_run_reads_tensors(tmp_path: Path) -> None:
         data.test_dataloader()
 
 
+def test_channels_may_come_last() -> None:
+    x = np.random.default_rng(0).integers(0, 255, (6, 8, 9, 3), dtype=np.uint8)
+    last, first = (ArrayData.of({"train": part}, batch_size=6) for part in (x, x.transpose(0, 3, 1, 2)))
+    for data in (last, first):
+        data.setup()
+    assert last.train.image_shape == (3, 8, 9)
+    assert torch.equal(last.train.observations(), first.train.observations())
+
+
 IMAGES = np.zeros((4, 1, 2, 2), dtype=np.float32)
 
 
@@ -90,7 +99,7 @@ IMAGES = np.zeros((4, 1, 2, 2), dtype=np.float32)
             r"array 'train': must hold numbers of shape \(N, d\), \(N, H, W\) or \(N, C, H, W\), not float32",
         ),
         ({"train": ROWS[:0]}, r"not float32 of shape \(0, 2\)"),
-        ({"train": IMAGES + 2}, r"must hold finite numbers, and images must be in \[-1, 1\]"),
+        ({"train": IMAGES + 2}, r"must hold finite numbers; images in \[-1, 1\]"),
         ({"train": ROWS + np.nan}, "must hold finite numbers"),
         (
             {"train": ROWS, "train_label": ROWS[:, 0]},

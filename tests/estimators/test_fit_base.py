@@ -109,6 +109,12 @@ def test_shares_are_taken_of_the_length_of_the_run() -> None:
         assert said in doubt
         assert doubt.endswith("train a new run to have them at [2, 5, 6]")
         assert later.due == [2, 4, 6]
+    trial = FitBase(0.5, networks=False)  # of 4 steps, after which a whole run is meant
+    trial.start(4)
+    for _ in range(3):
+        trial.step()
+    with pytest.raises(UserError, match=r"new run to have them at \[10\], or set fit_base.at \[2\]"):
+        trial.start(20)
     tiny = FitBase(0.1)
     assert tiny.start(3) == ""
     assert tiny.due == [1]
