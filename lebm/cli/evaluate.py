@@ -131,22 +131,24 @@ def _extractor(chosen: argparse.Namespace, shape: tuple[int, ...]) -> FeatureExt
 def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from lebm.evaluation.record import beside
 
     weights = content.get("loaded_weights", content["weights"])
     title = f"{content['method']}, {content['run']}, {weights} weights, seed {content['seed']}"
-    table = Table("suite", "figure", "split", title=escape(printable(title)))
+    table = Table("suite", Column("figure", no_wrap=True), "split", title=escape(printable(title)))
     for heading in ("value", "95 % interval", "n"):
         table.add_column(heading, justify="right")
-    table.add_column("to compare with")
-    for name in names:
-        for figure in content["suites"][name]["figures"]:
-            ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-            value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
-            cells = (name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
-            table.add_row(*(escape(printable(cell)) for cell in cells))
+    shown = [(name, figure) for name in names for figure in content["suites"][name]["figures"]]
+    compared = any(beside(figure) for _, figure in shown)
+    if compared:
+        table.add_column("to compare with")
+    for name, figure in shown:
+        ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
+        value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
+        cells = (name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
+        table.add_row(*(escape(printable(cell)) for cell in cells[: None if compared else -1]))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
 

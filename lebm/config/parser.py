@@ -30,7 +30,7 @@ from lebm.config.request import DESCRIPTION, OWN_KEYS, Request, usage
 from lebm.errors import UserError
 from lebm.estimators.latent_model import LatentModel
 from lebm.estimators.strategies import refusal
-from lebm.run.callbacks import PartSizes, Preemption, Progress, RunCheckpoint, SameShape, SaveConfig, ShortRun
+from lebm.run.callbacks import PartSizes, Preemption, Progress, RunCheckpoint, SaveConfig, ShortRun
 from lebm.run.folder import is_first_process
 from lebm.run.loggers import WandbRun, point_into, with_defaults
 
@@ -132,7 +132,7 @@ class RecipeCLI(LightningCLI):
         callbacks, plugins = _listed(chosen.callbacks), _listed(chosen.plugins)
         if not any(isinstance(p, ClusterEnvironment) for p in plugins) and SLURMEnvironment.detect():
             plugins += [SLURMEnvironment(auto_requeue=False)]  # requeueing saves in a signal handler
-        ours: list[Any] = [SameShape(), WandbRun()]
+        ours: list[Any] = [WandbRun()]
         standard: dict[type, type] = {ChainHealth: ChainHealth, Divergence: Divergence}
         if chosen.enable_progress_bar is not False:
             standard[ProgressBar] = Progress

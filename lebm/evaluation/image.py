@@ -97,11 +97,11 @@ def without_features(subject: Subject, settings: Settings) -> str:
     """
     shape = subject.images.test.image_shape
     if len(shape) != 3:
-        return f"the distances are: they are of images, and the data have the shape {shape}"
+        return f"without distances: they are of images, and the data have the shape {shape}"
     try:
         settings.extractor.prepare()
     except FeaturesUnavailableError as error:
-        return f"the distances are: {error}"
+        return f"without distances: {error}"
     count = len(real_rows(subject, settings))
     if min(settings.n_samples, count) < BLOCKS:
         numbers = f"--n-samples {settings.n_samples} and the {count} of the {settings.real_split} split"

@@ -154,7 +154,8 @@ class InceptionFeatures(FeatureExtractor):
 
         file, layers = Path(path), [str(self.num_features), "logits_unbiased"]
         if self.weights_path is None and not file.exists():
-            with _explained(f"no Inception weights ({{}}); give weights_path or put them at {file}"):
+            where = f"give weights_path (lebm evaluate --inception-weights) or put them at {file}"
+            with _explained(f"no Inception weights ({{}}); {where}"):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 url = published.URL_INCEPTION_V3
                 torch.hub.download_url_to_file(url, path, _PUBLISHED_WEIGHTS, progress=False)

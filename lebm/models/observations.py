@@ -75,6 +75,8 @@ def check_rows(x: Tensor, shape: tuple[int, ...] | None) -> None:
             hint = "; x[None] is a batch of one"
         elif found[1:] == shape[1:] and shape[0] == 1:
             hint = "; x.unsqueeze(1) adds the channel"
+        elif len(found) == 4:
+            hint = "; change image_size or channels of the data, or out_shape of the generator"
         elif len(found) == 2 and len(shape) == 1:
             hint = f"; for these data, set latent_dim {found[1]}"
         raise UserError(f"x has the shape {found}, but this model takes (B, {wanted}){hint}")

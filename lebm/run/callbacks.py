@@ -24,8 +24,7 @@ from torch import Tensor
 
 from lebm.callbacks.divergence import DivergenceError
 from lebm.data.sources import located
-from lebm.errors import CheckpointWriteError, UserError
-from lebm.estimators.latent_model import LatentModel
+from lebm.errors import CheckpointWriteError
 from lebm.files import write_text
 from lebm.lightning_private import (
     accumulating,
@@ -195,21 +194,6 @@ class SaveConfig(SaveConfigCallback):
             else:
                 content = yaml.safe_load(text)
                 logger.log_hyperparams(searchable(content) if isinstance(logger, WandbLogger) else content)
-
-
-class SameShape(Callback):
-    """A callback that rejects images of another size than the model makes."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        likelihood = pl_module.likelihood if isinstance(pl_module, LatentModel) else None
-        made = None if likelihood is None else getattr(likelihood.generator, "out_shape", None)
-        read = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
-        if made is not None and read is not None and tuple(made) != tuple(read):
-            ours, theirs = (" x ".join(map(str, shape)) for shape in (made, read))
-            raise UserError(
-                f"the generator makes images of {ours}, but the data have {theirs}; "
-                "change image_size or channels of the data, or out_shape of the generator"
-            )
 
 
 class ShortRun(Callback):

@@ -105,7 +105,7 @@ def test_without_features_reconstructions_are_kept() -> None:
     images = embedded(10)
     settings = Settings(n_samples=2, extractor=_Unavailable(), batch_size=10)
     result = revision_suite(Subject(model().eval(), images), settings)
-    assert result.skipped == "the distances are: no weights"
+    assert result.skipped == "without distances: no weights"
     assert {figure.name for figure in result.figures} == {
         f"{name}/steps{steps}" for name in ("mse", "psnr", "ssim") for steps in (0, 5)
     }
