@@ -50,6 +50,12 @@ def load(
     Raises:
         UserError: if the file is damaged, names a class that is not trusted, or holds another method, before
             anything is imported or executed.
+
+    Example:
+        >>> import lebm
+        >>> model = lebm.load("pretrained/latent_mle-mnist")
+        >>> model.sample(2).shape, model.loaded_weights
+        (torch.Size([2, 1, 28, 28]), 'plain')
     """
     from lebm import checkpoint
     from lebm.estimators import LatentModel

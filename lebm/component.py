@@ -142,7 +142,7 @@ def _kept(signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]) -> 
 
 
 def _arguments_shown(component: Component) -> str:
-    """Format ``steps=60, step_size=0.4``, without modules, because :class:`torch.nn.Module` shows them."""
+    """Return the constructor arguments for ``repr``, such as ``steps=60, step_size=0.4``, without modules."""
     inside = hasattr(component, "_modules")
     defaults = {name: each.default for name, each in constructor_parameters(type(component)).items()}
     return ", ".join(

@@ -27,8 +27,8 @@ class NeedsLayers:
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:
         if not isinstance(model, HasLayers):
             raise UserError(
-                f"{type(self).__name__} looks at the layers of a hierarchical model, which"
-                f" {type(model).__name__} does not have"
+                f"{type(self).__name__} requires a model with several layers,"
+                f" but {type(model).__name__} has none"
             )
 
 
@@ -132,7 +132,7 @@ def _labelled(collected: RowCollector) -> tuple[Tensor, Tensor]:
     rows = collected.table()
     known = rows["label"] >= 0
     if not known.any():
-        raise UserError("latents are compared with labels, and a split of the data has none")
+        raise UserError("LayerClassification requires labels, but a split of the data has none")
     return rows["z"][known], rows["label"][known]
 
 
@@ -244,7 +244,7 @@ class LatentAttack(NeedsLayers, EvaluationCallback):
     def check(self, trainer: Trainer, model: Any, batch: Batch) -> None:
         super().check(trainer, model, batch)
         if getattr(model, "encoder", None) is None:
-            raise UserError("LatentAttack attacks an encoder, and this model has none")
+            raise UserError("LatentAttack requires a model with an encoder")
 
     def collect(self, trainer: Trainer, model: Any, stage: str, outputs: Batch, batch: Batch) -> None:
         x = self.output(outputs, "x")[: self.n].clone()

@@ -38,7 +38,7 @@ def write_model_file(
     facts: Mapping[str, Any],
     dtype: Literal["float32", "float16"] = "float32",
 ) -> None:
-    """Write a model as a file that :func:`lebm.load` opens. The file appears whole or not at all.
+    """Write a model as a file that :func:`lebm.load` opens. The file is written atomically.
 
     Args:
         path: the file, ``NAME.safetensors``.
@@ -46,6 +46,9 @@ def write_model_file(
         facts: plain values to store with it.
         dtype: ``"float16"`` stores single-precision numbers in half the space where half precision can
             represent them. They become single precision again when the file is opened.
+
+    Raises:
+        UserError: if ``path`` has another suffix.
     """
     if not is_model_file(path):
         raise UserError(f"{path}: the name of a model file ends with {SUFFIX}")

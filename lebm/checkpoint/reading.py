@@ -40,10 +40,13 @@ def find_checkpoint(run_or_file: str | Path) -> Path:
 
 
 def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Return the newest good checkpoint of a run folder with its content, or a file with its content.
+    """Return the newest intact checkpoint of a run folder with its content, or a file with its content.
 
     The checkpoint is ``checkpoints/last.ckpt``, unless it is damaged or missing, or a killed run has left a
-    later one. A damaged file is named in a warning, or in the error if no other file is good.
+    later one. A damaged file is named in a warning.
+
+    Raises:
+        UserError: if no checkpoint is intact, with the name of a damaged file.
     """
     path = hub.located(run_or_file)
     if not path.is_dir():
@@ -62,7 +65,7 @@ def newest(run_or_file: str | Path) -> tuple[Path, dict[str, Any]]:
         except UserError as error:
             refused.append(str(error))
     if best is None:
-        raise UserError(f"{refused[0]}, and no other checkpoint beside it is good")
+        raise UserError(f"{refused[0]}, and no other checkpoint in the folder is intact")
     for line in refused:
         log.warning("%s", printable(f"{line}; using {best[0]}"))
     return best

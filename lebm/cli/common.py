@@ -60,26 +60,28 @@ def run_parser(
     verb: str,
     description: str,
     several: bool = False,
-    steps: int | None = None,
+    steps: int | str = "as in evaluation",
     split: str | None = "the test split",
+    out: str = "output file (default: a new file in the run folder)",
+    kind: str = "",
 ) -> VerbParser:
     """Return the parser of a verb that takes a run and data, with the flags that these verbs share.
 
-    ``split`` is the default of ``--split``, in words if it depends on the data. ``None`` omits this flag, and
-    an empty text omits ``--data`` too.
+    ``steps`` and ``split`` are the defaults of their flags, in words if they depend on the run or the data.
+    A ``split`` of ``None`` omits this flag, and an empty text omits ``--data`` too. ``out`` is the help of
+    ``--out``, and ``kind`` names the chains of ``--steps``.
     """
     parser = VerbParser(verb, description)
     parser.add_argument("run", type=Path, nargs="+" if several else None, help=_RUN)
-    length = "as in training for sample, as in evaluation for other verbs" if steps is None else str(steps)
-    text = f"steps per chain (default: {length}); 0 runs no chain"
-    parser.flag("--steps", text, type=partial(count, least=0), default=steps)
+    text, length = f"steps per {kind}chain (default: {steps}); 0 runs no chain", partial(count, least=0)
+    parser.flag("--steps", text, type=length, default=None if isinstance(steps, str) else steps)
     parser.flag("--seed", "random seed of the chains (default: the seed of the run)", type=int)
     add_weights(parser)
     device = "device of the model; auto uses a GPU if there is one"
     parser.flag("--device", device, choices=("auto", "cpu", "cuda"), default="auto")
     batch = "number of rows per batch, which does not change the result"
     parser.flag("--batch-size", batch, type=count, default=100)
-    parser.flag("--out", "output file (default: a new file in the run folder)", type=Path)
+    parser.flag("--out", out, type=Path)
     parser.flag("--force", "replace --out if it exists", action="store_true")
     if split != "":
         places = "folder of parquet files or images, .npy or .npz file, text file, or embedded:mnist"

@@ -37,6 +37,7 @@ def condition(argv: list[str]) -> None:
         "Fit a classifier on the latents of labelled data, in seconds. It is stored beside the run, where"
         " lebm sample RUN --class 7 finds it.",
         split="train",
+        out="output file (default: classes.safetensors in the run folder)",
     )
     chosen = parser.parse_args(argv)
     target = free(chosen.out or beside(chosen.run, _FILE), chosen.force)
@@ -111,6 +112,7 @@ def restore(argv: list[str]) -> None:
         "Complete images that are partly hidden, noisy or small. A row of the picture shows the image, its"
         " observed part, completions drawn from the model, their mean, and their standard deviation per"
         " pixel (black 0, white 1).",
+        steps="as in training",
     )
     mask = f"hidden part: {', '.join(_HIDDEN)}, or a picture that is black there"
     noise = "standard deviation of noise added to the observed pixels, in the [-1, 1] range"

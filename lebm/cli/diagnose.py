@@ -12,7 +12,7 @@ from lebm.run.folder import plain, write_json
 def diagnose(argv: list[str]) -> None:
     """Run ``lebm diagnose RUN``."""
     what = "Run long prior and posterior chains of a trained model, and report their faults."
-    parser = run_parser("diagnose", what, steps=500)
+    parser = run_parser("diagnose", what, steps=500, out="folder (default: diagnosis in the run folder)")
     parser.flag("--of", "chains to diagnose", choices=("prior", "posterior", "both"), default="both")
     parser.flag("--chains", "number of chains, four per image", type=count, default=32)
     chosen = parser.parse_args(argv)

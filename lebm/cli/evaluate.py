@@ -30,7 +30,8 @@ FEATURES = {
 def evaluate(argv: list[str]) -> None:
     """Run ``lebm evaluate RUN...``."""
     description = "Measure trained models; write figures with intervals to evaluation.json and a table."
-    parser = run_parser("evaluate", description, several=True, split=None)
+    out = "output file (default: evaluation.json in the run folder, which is updated)"
+    parser = run_parser("evaluate", description, several=True, split=None, out=out, kind="posterior ")
     own = "or your own MODULE.FUNCTION with --trust MODULE (default: all)"
     suite = f"suite to measure, repeatable: {', '.join(SUITE_NAMES)}, {own}"
     parser.flag("--suite", suite, action="append", metavar="SUITE")
@@ -138,7 +139,7 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     weights = content.get("loaded_weights", content["weights"])
     title = f"{content['method']}, {content['run']}, {weights} weights, seed {content['seed']}"
     table = Table("suite", Column("figure", no_wrap=True), "split", title=escape(printable(title)))
-    for heading in ("value", "95 % interval", "n"):
+    for heading in ("value", "95% interval", "n"):
         table.add_column(heading, justify="right")
     shown = [(name, figure) for name in names for figure in content["suites"][name]["figures"]]
     compared = any(beside(figure) for _, figure in shown)

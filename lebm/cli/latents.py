@@ -119,6 +119,7 @@ def encode(argv: list[str]) -> None:
         "Encode data, and write the latents to a .npz file with the arrays train, validation and test, and"
         " with labels and file names if the data have them. lebm cp latent_mle/vectors prior.yaml --for FILE"
         " writes a recipe for them.",
+        split="all splits",
     )
     chosen = parser.parse_args(argv)
     target = target_file(chosen, "latents", ".npz")

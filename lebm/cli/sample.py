@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def sample(argv: list[str]) -> None:
     """Run ``lebm sample RUN -n 64``."""
     purpose = "Draw from the model: a prior chain, then the generator. Sentences are printed, one per line."
-    parser = run_parser("sample", purpose, split="")
+    parser = run_parser("sample", purpose, steps="as in training", split="")
     kinds = "one picture, one array, or a folder of pictures (default: png for images, npy for vectors)"
     other = "run whose generator decodes the samples, which are its latents"
     start = "start of the prior chains: new draws of the reference, or the stored pool"

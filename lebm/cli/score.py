@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def score(argv: list[str]) -> None:
     """Run ``lebm score RUN --data DATA``."""
-    what = "Write anomaly scores, -log p(x, z) at a posterior sample; unlikely data have high scores."
-    parser = run_parser("score", what)
+    what = "Write the anomaly score of the model, such as -log p(x, z) at a posterior sample, for every row;"
+    parser = run_parser("score", f"{what} unlikely data have high scores.")
     kind = "score of the method, or ranks of reconstruction and prior combined"
     top = "number of most anomalous images to draw, with scores and reconstruction errors (default: none)"
     share = "share of validation rows above the threshold for flags, such as 0.05 (default: no flags)"

@@ -92,8 +92,8 @@ class TrainingCLI(RecipeCLI):
         self.ckpt_path, content = checkpoint.newest(self.ckpt_path)
         if checkpoint.is_model_file(self.ckpt_path):
             raise UserError(
-                f"{self.ckpt_path}: a model file holds no training state; name a .ckpt file, or measure the"
-                " model with lebm evaluate"
+                f"{self.ckpt_path}: a model file contains no training state; name a .ckpt file, or measure"
+                " the model with lebm evaluate"
             )
         if self.request.resume or self.request.verb != "fit":
             self.first_step = content.get("global_step", 0) if self.request.resume else sys.maxsize

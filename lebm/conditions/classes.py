@@ -79,6 +79,11 @@ def parsed(text: str, classifier: nn.Module, names: Sequence[str]) -> Condition:
 
     Raises:
         ValueError: with the part that is not a class.
+
+    Example:
+        >>> from lebm.conditions import parsed
+        >>> parsed("a|b", lambda z: z, ["a", "b", "c"]).labels
+        (0, 1)
     """
 
     def one(word: str) -> Condition:

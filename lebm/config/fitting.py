@@ -52,7 +52,7 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
     if is_vector != (recipe["data"]["class_path"] == "ArrayData"):
         own, other = ("images", "vectors")[:: 1 if is_vector else -1]
         raise UserError(
-            f"{path}: a recipe of {own}, but {found.path} holds {other}; start from a recipe of {other},"
+            f"{path}: a recipe of {own}, but {found.path} contains {other}; start from a recipe of {other},"
             f" such as latent_mle/{'vectors' if is_vector else 'mnist'}"
         )
     before = recipe["data"].get("init_args") or {}
@@ -92,7 +92,7 @@ def fitted(path: Path, found: Survey, folder: Path = Path()) -> tuple[str, list[
             overlay["trainer"] = {"callbacks": [name for name in callbacks if name != "AnomalyDetection"]}
         key, label = held_out.popitem()
         said.append(
-            f"{key} {label} belongs to the data of the recipe and was left out; to hold out a class, add"
+            f"{key} {label} applies only to the data of the recipe and was left out; to hold out a class, add"
             " --data.init_args.held_out_label NAME and the callback AnomalyDetection"
         )
     header = (

@@ -188,7 +188,7 @@ def _check_blocks(value: Any, path: Path, key: str) -> None:
         for name, item in value.items():
             if "class_path" in value and name not in _LEVELS:
                 hint = nearest(str(name), _LEVELS) or "; arguments of the class go below init_args"
-                raise UserError(f"{path}: {key}: {name!r} cannot stand beside class_path{hint}")
+                raise UserError(f"{path}: {key}: {name!r} is not allowed next to class_path{hint}")
             _check_blocks(item, path, f"{key}.{name}".lstrip("."))
 
 

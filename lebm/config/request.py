@@ -24,8 +24,8 @@ OWN_KEYS: dict[str, tuple[Any, str]] = {
 _SECTIONS = (*OWN_KEYS, "trainer", "model", "data", "seed_everything")
 _OF_TRAINING = ("devices", "num_nodes", "strategy", "plugins", "profiler", "default_root_dir")
 DESCRIPTION = """\
-A recipe (-c: a path, or a name that `lebm ls` prints) holds all settings; later -c files and flags override
-them. A run folder holds its recipe, so --resume RUN and `lebm test RUN` need no -c."""
+A recipe (-c: a path, or a name that `lebm ls` prints) contains all settings; later -c files and flags
+override them. A run folder contains its recipe, so --resume RUN and `lebm test RUN` need no -c."""
 _USAGE = {
     "fit": "-c RECIPE [-c OVERLAY ...] [--KEY VALUE ...]\n       lebm fit --resume RUN [--KEY VALUE ...]",
     "validate-recipe": "RECIPE [--time] [--KEY VALUE ...]   (--time: measure three steps)",
@@ -45,10 +45,10 @@ often used
   --print_config                print the recipe with every default, without a run
 
 more
-  lebm cat RECIPE                  every key of a recipe, overridden by --KEY VALUE
+  lebm cat RECIPE                  print a recipe; override its keys by --KEY VALUE
   lebm fit --model.help LatentMLE  arguments of a method
   lebm fit --data.help ImageData   arguments of a data module
-  lebm fit --help all              all flags, including Lightning's Trainer, in 450 lines
+  lebm fit --help all              all flags, including Lightning's Trainer, in about 480 lines
 """
 _OF_FIT = """
   --resume [RUN]                run folder to continue (default: the run folder of the recipe)

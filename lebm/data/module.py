@@ -185,7 +185,11 @@ class SplitData(LightningDataModule, Component):
         return BatchLoader(self.train, self._training_sampler(**sharing), self._position, self.num_workers)
 
     def check_batch_size(self) -> None:
-        """Reject a training split that does not fill one batch; :meth:`setup` must have been called."""
+        """Reject a training split that does not fill one batch; :meth:`setup` must have been called.
+
+        Raises:
+            UserError: if ``batch_size`` is larger than the training split.
+        """
         if self.batch_size > len(self.train):
             raise UserError(
                 f"batch_size {self.batch_size} is larger than the {len(self.train)} training {self.noun} of"

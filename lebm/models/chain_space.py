@@ -127,7 +127,7 @@ def chain_space(prior: Prior, space: str, noise_target: str) -> ChainSpace:
             raise ValueError("space 'noise' needs a HierarchicalPrior; use space 'latent'")
         return NoiseSpace(prior, noise_target == "exact")
     if noise_target == "released":
-        raise ValueError("noise_target 'released' belongs to space 'noise'")
+        raise ValueError("noise_target 'released' requires space 'noise'")
     return ChainSpace(prior)
 
 

@@ -15,8 +15,7 @@ _BATCH = 500
 
 
 class LatentClassifier(nn.Module, Component):
-    """A classifier on latents: Linear-ReLU-Linear on standardised ``(B, latent_dim)``, logits
-    ``(B, classes)``.
+    """A classifier with one hidden layer that maps latents ``(B, latent_dim)`` to logits ``(B, classes)``.
 
     Args:
         latent_dim: number of latent coordinates.

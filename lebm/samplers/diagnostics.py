@@ -1,17 +1,18 @@
 """Diagnostics of mixing: rank-normalised split R-hat, effective sample sizes, autocorrelation.
 
-All functions take draws of shape ``(draws, chains, *event)`` and compute in float64. R-hat and the effective
-sample sizes return one number per event coordinate. They follow Vehtari, Gelman, Simpson, Carpenter &
-Buerkner (2021), *Rank-normalization, folding, and localization: an improved R-hat*.
+All functions take draws ``(draws, chains, *event)``, at least 4 draws, compute in float64, and raise a
+``ValueError`` for other shapes. R-hat and the effective sample sizes return one number per event coordinate
+(Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, *Rank-normalization, folding, and localization: an
+improved R-hat*).
 
 Example:
     >>> import torch
     >>> from lebm.samplers import autocorrelation, bulk_ess, split_rhat, tail_ess
-    >>> draws = torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0))
-    >>> split_rhat(draws)
-    tensor([1.0008, 1.0029, 1.0027], dtype=torch.float64)
+    >>> draws = torch.randn(1000, 4, 2, generator=torch.Generator().manual_seed(0))
+    >>> bool((split_rhat(draws) < 1.01).all())
+    True
     >>> bulk_ess(draws).shape, tail_ess(draws).shape, autocorrelation(draws, max_lag=5).shape
-    (torch.Size([3]), torch.Size([3]), torch.Size([6, 3]))
+    (torch.Size([2]), torch.Size([2]), torch.Size([6, 2]))
 """
 
 import torch

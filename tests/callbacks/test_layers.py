@@ -63,7 +63,7 @@ def test_a_model_without_encoder_has_its_posterior_samples_classified(tmp_path: 
         conditional("mcmc"), datamodule=TinyData(), verbose=False
     )
     assert callback.protocol["latent"] == "one posterior sample"
-    with pytest.raises(UserError, match="attacks an encoder"):
+    with pytest.raises(UserError, match="requires a model with an encoder"):
         trainer(tmp_path, [LatentAttack()]).test(conditional("mcmc"), datamodule=TinyData(), verbose=False)
 
 
@@ -92,13 +92,13 @@ def test_rows_without_a_label_are_no_class(tmp_path: Path) -> None:
     assert right > 0
     for split in (data.train, data.test):
         split.labels[:] = -1
-    with pytest.raises(UserError, match="compared with labels, and a split of the data has none"):
+    with pytest.raises(UserError, match="requires labels, but a split of the data has none"):
         trainer(tmp_path, [callback]).test(variational(), datamodule=data, verbose=False)
 
 
 def test_wrong_settings_and_models_are_named(tmp_path: Path) -> None:
     for callback in (HierarchicalSamples(), LayerReconstruction(), LayerClassification(), LatentAttack()):
-        with pytest.raises(UserError, match="layers of a hierarchical model, which EchoModel does not have"):
+        with pytest.raises(UserError, match="requires a model with several layers, but EchoModel has none"):
             trainer(tmp_path, [callback]).test(EchoModel(), datamodule=TinyData(), verbose=False)
     for make, message in (
         (lambda: HierarchicalSamples(rows=0), "rows must be at least 1"),

@@ -118,9 +118,11 @@ def test_a_prior_on_the_latents_of_another_run(
     for verb in ("score", "reconstruct", "interpolate", "traverse"):
         assert lebm(verb, "prior") == 0
     assert dispatch(["cp", "latent_mle/mnist", "a.yaml", "--for", "z.npz"]) == 2
-    assert "holds vectors; start from a recipe of vectors, such as latent_mle/vectors" in (
+    assert "contains vectors; start from a recipe of vectors, such as latent_mle/vectors" in (
         capsys.readouterr().err
     )
     assert dispatch(["cp", "latent_mle/vectors", "a.yaml", "--for", "own.npz"]) == 2
-    assert "holds images; start from a recipe of images, such as latent_mle/mnist" in capsys.readouterr().err
+    assert (
+        "contains images; start from a recipe of images, such as latent_mle/mnist" in capsys.readouterr().err
+    )
     assert not Path("a.yaml").exists()

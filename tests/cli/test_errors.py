@@ -119,13 +119,13 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
         put(*SAMPLER, {"class_path": "lebm.samplers.Langevin", "init_argz": {"steps": 3, "step_size": 0.1}}),
         (
             "bad.yaml",
-            "model.init_args.prior_sampler: 'init_argz' cannot stand beside class_path",
+            "model.init_args.prior_sampler: 'init_argz' is not allowed next to class_path",
             "did you mean 'init_args'?",
         ),
     ),
     "misspelt init_args of the model": (
         lambda recipe: recipe["model"].update(init_argz=recipe["model"].pop("init_args")),
-        ("bad.yaml", "model: 'init_argz' cannot stand beside class_path", "did you mean 'init_args'?"),
+        ("bad.yaml", "model: 'init_argz' is not allowed next to class_path", "did you mean 'init_args'?"),
     ),
     "misspelt init_args in a list": (
         put(
@@ -133,11 +133,11 @@ RECIPES: dict[str, tuple[Change, tuple[str, ...]]] = {
             "callbacks",
             [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_arg": {"monitor": "loss"}}],
         ),
-        ("trainer.callbacks[0]: 'init_arg' cannot stand", "did you mean 'init_args'?"),
+        ("trainer.callbacks[0]: 'init_arg' is not allowed", "did you mean 'init_args'?"),
     ),
     "argument beside the class": (
         put(*SAMPLER, {"class_path": "lebm.samplers.Langevin", "steps": 3}),
-        ("model.init_args.prior_sampler: 'steps' cannot stand beside class_path", "below init_args"),
+        ("model.init_args.prior_sampler: 'steps' is not allowed next to class_path", "below init_args"),
     ),
     "none of the allowed words": (
         put("trainer", "precision", "bf17"),

@@ -43,7 +43,7 @@ def test_a_file_and_a_table_and_suites_are_added(
     shown = capsys.readouterr().out
     assert "frechet_distance/pixels8" in shown
     assert "run, plain weights, seed" in shown
-    assert "95 % interval" in shown
+    assert "95% interval" in shown
     assert "image: samples against real images, features FlatFeatures, " in shown
     assert lebm("evaluate", "run", "--suite", "anomaly", "--steps", 3, *SMALL) == 0
     assert "guessing" in capsys.readouterr().out

@@ -106,7 +106,7 @@ def test_a_folder_of_images_is_trained_on(own: Path, capsys: pytest.CaptureFixtu
     assert run(["cp", "quickstart", "own.yaml", "--for", str(own)]) == 0
     shown = capsys.readouterr().out
     assert "18 training images of 20 x 22 pixels or more, in colour, 3 classes (coat, pullover," in shown
-    assert "held_out_label 4 belongs to the data of the recipe and was left out" in shown
+    assert "held_out_label 4 applies only to the data of the recipe and was left out" in shown
     data = data_of(Path("own.yaml").read_text())
     assert data["image_size"] == 20
     assert data["channels"] == 3
@@ -228,7 +228,7 @@ def test_array_files(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((9, 2), np.float32))
     found = survey(str(tmp_path / "rows.npy"))
     assert found.line.startswith("9 training vectors of 2 numbers, no labels")
-    with pytest.raises(UserError, match="a recipe of images, but .*rows.npy holds vectors; start from"):
+    with pytest.raises(UserError, match="a recipe of images, but .*rows.npy contains vectors; start from"):
         fitted(recipes.find("quickstart"), found)
     text, _ = fitted(recipes.find("multistage_nce/vectors"), found)
     assert (yaml.safe_load(text)["latent_dim"], data_of(text)["batch_size"]) == (2, 7)

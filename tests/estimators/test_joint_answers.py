@@ -84,7 +84,7 @@ def test_wrong_settings_are_named() -> None:
         ({"warm_up": -1.0}, "warm_up must not be negative"),
         ({"prior_pull": 0.0}, "prior_pull must be above 0 and at most 1"),
         ({"space": "noise"}, "space 'noise' needs a HierarchicalPrior"),
-        ({"noise_target": "released"}, "belongs to space 'noise'"),
+        ({"noise_target": "released"}, "requires space 'noise'"),
     ):
         with pytest.raises(ValueError, match=message):
             variational(**kwargs)

@@ -113,7 +113,7 @@ def test_the_newest_good_one_is_found(tmp_path: Path, caplog: pytest.LogCaptureF
     with pytest.raises(UserError, match=r"last\.ckpt: not a readable checkpoint \(its checksum is wrong\)"):
         checkpoint.read(last)
     spoil(folder / "step=00000004.ckpt")
-    with pytest.raises(UserError, match="no other checkpoint beside it is good"):
+    with pytest.raises(UserError, match="no other checkpoint in the folder is intact"):
         checkpoint.find_checkpoint(tmp_path / "run")
 
 

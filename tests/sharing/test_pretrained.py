@@ -54,7 +54,7 @@ def problems(folder: Path) -> list[str]:
             "| command |",
             "| licence of the data |",
             "## Values",
-            "95 % interval",
+            "95% interval",
             "## Not for",
         ):
             if part not in text:
@@ -180,7 +180,7 @@ def test_the_card_of_an_interrupted_run_without_values_says_so(run: Path, shelf:
     text = ship(run, "a").with_suffix(".md").read_text()
     assert "| training | interrupted, not finished |" in text
     assert "Nothing was measured." in text
-    assert problems(shelf) == ["a.md: no 95 % interval"]
+    assert problems(shelf) == ["a.md: no 95% interval"]
 
 
 def test_a_card_is_replaced_only_by_force(run: Path, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
