@@ -222,7 +222,7 @@ class PriorModel(LatentModel):
         """Return ``-log p(x, z)``, or for ``"code"`` ``-log p(z)`` at the mean of the encoder, ``(B,)``."""
         if self.anomaly == "joint":
             return super().score_at(x, z)
-        with torch.no_grad(), frozen(self.prior):
+        with frozen(self.prior), torch.no_grad():
             return -self.prior.log_density(self.code(x))
 
     @torch.no_grad()

@@ -106,7 +106,7 @@ def surprisal(score: Tensor, normal: Tensor) -> Tensor:
     For normal samples the surprisal of any score is about Exponential(1), and the sum of surprisals is the
     statistic of Fisher's method for combining tests. It needs neither anomalies nor weights.
 
-    The highest 5 % of the normal scores, at least ten, are replaced by an exponential tail, in which m is the
+    The highest 5% of the normal scores, at least ten, are replaced by an exponential tail, in which m is the
     mean excess of the others over the lowest of them, ``u``: :math:`p = 0.05\, e^{-(s - u) / m}`. It
     continues beyond the highest normal score.
 
@@ -125,7 +125,7 @@ def surprisal(score: Tensor, normal: Tensor) -> Tensor:
         >>> from lebm.metrics import surprisal
         >>> normal = torch.arange(100.0)
         >>> surprisal(torch.tensor([20.0, 50.0, 500.0]), normal).round(decimals=2).tolist()
-        [0.22, 0.69, 205.5]
+        [0.22, 0.69, 84.3]
     """
     if len(normal) < FEWEST_NORMAL:
         raise ValueError(f"needs at least {FEWEST_NORMAL} normal samples, not {len(normal)}")
