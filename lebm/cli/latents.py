@@ -119,7 +119,7 @@ def encode(argv: list[str]) -> None:
         "Encode data, and write the latents to a .npz file with the arrays train, validation and test, and"
         " with labels and file names if the data have them. lebm cp latent_mle/vectors prior.yaml --for FILE"
         " writes a recipe for them.",
-        split="all splits",
+        split="all splits of the run, or the test split of --data",
     )
     chosen = parser.parse_args(argv)
     target = target_file(chosen, "latents", ".npz")
@@ -129,7 +129,7 @@ def encode(argv: list[str]) -> None:
     import numpy as np
 
     data = run.data(chosen.data)
-    if chosen.split is not None:
+    if chosen.split is not None or data.foreign:
         parts = {"train": data.rows(chosen.split)}
     else:
         data.setup()  # type: ignore[call-arg]

@@ -56,7 +56,7 @@ def score(argv: list[str]) -> None:
         write(pyarrow.table(columns), unfinished)
     run.report(f"{len(values)} scores of {rows.source}", target)
     if threshold is not None:
-        flagged = int((values > threshold).sum())
+        flagged = sum(columns["flagged"])
         tell(f"lebm: {flagged} of {len(values)} rows score above it and are marked in the column 'flagged'")
     if broken := int((~values.isfinite()).sum()):
         tell(f"lebm: {broken} of these scores are not finite")

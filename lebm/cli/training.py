@@ -46,6 +46,7 @@ _NOTICES = (
     ".*in eval mode at the start of training.*",  # frozen parts
     ".*The dirpath has changed from.*",  # a run folder may be moved
     ".*LeafSpec.* is deprecated.*",
+    ".*is not supported by the model summary.*",  # lebm prints no size in memory
     ".*Total length of `list` across ranks is zero.*",  # the recipe asks for no validation
 )
 _LOST = re.compile("connection (closed|reset) by peer|timed out waiting|broken pipe|watchdog")

@@ -159,7 +159,7 @@ def _idx_files(file: Path) -> dict[str, np.ndarray]:
     roles: dict[str, str] = {}
     for part, images in (("train", file.name), ("test", file.name.replace("train-", "t10k-"))):
         roles.setdefault(images, part)
-        roles.setdefault(images.replace("images-idx3", "labels-idx1"), f"{part}_label")
+        roles.setdefault(images.replace("images", "labels").replace("idx3", "idx1"), f"{part}_label")
     found = {}
     for name, role in roles.items():
         if (file := file.with_name(name)).exists():

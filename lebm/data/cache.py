@@ -24,7 +24,7 @@ from lebm.data.splits import existing_split
 from lebm.errors import UserError, data_error, one_line
 from lebm.files import remove_folder, replaced, short_hash
 
-FORMAT = 3  # increased when decoding changes, so old caches are not read
+FORMAT = 4  # increased when decoding changes, so old caches are not read
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 ROWS_AT_ONCE = 512
 NAMES = "names.json"

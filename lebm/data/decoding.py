@@ -94,7 +94,7 @@ class Decoding:
         if not (low >= 0 and high <= white):  # NaN is rejected too
             raise UndecodableError(f"its pixels are {low:g} to {high:g}, not 0 to {white:g}; set white_level")
         if white != 255:
-            image = Image.fromarray((pixels.astype(np.float64) * 255 / white).astype(np.uint8))
+            image = Image.fromarray(np.rint(pixels.astype(np.float64) * 255 / white).astype(np.uint8))
         return image, deep
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -269,6 +269,16 @@ class ImageData(SplitData):
             known["class_name"] = [names[label] for label in labels]
         rows = ImageRows([found.images], found.labels, np.arange(len(found)))
         return Rows(rows, f"{self.path} ({found.split})", np.arange(len(found))[:limit], known)
+
+    def rows_of(self, part: str) -> Rows:
+        found, sources = super().rows_of(part), self._sources()
+        joined = [sources[name] for name in ("train", "test") if name in sources]
+        own = [sources["validation"]] if part == "validation" and "validation" in sources else joined
+        files = [source.file_names() for source in own]
+        if None in files:
+            return found
+        every = [name for names in files for name in names or ()]
+        return replace(found, known={"path": [every[row] for row in found.split.rows]})  # type: ignore[union-attr]
 
     def test_of(self, protocol: str) -> ImageRows | None:
         """Return the test split under another protocol of the held-out classes, see ``anomaly_split``."""

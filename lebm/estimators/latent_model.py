@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
@@ -386,6 +386,12 @@ class LatentModel(LightningModule, Component, ABC):
         for optimizer in self.trainer.optimizers:
             self.optimizer_settings.renew(optimizer)
         count_begun_epoch(self.trainer)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Convert the model to double precision before its averages are made and a checkpoint is read."""
+        if self.trainer.precision == "64-true":
+            self.double()
+        return []
 
     def configure_optimizers(self) -> Any:
         # The gradient scaler of half precision and fused Adam clash in clipping.

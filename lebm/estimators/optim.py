@@ -121,7 +121,7 @@ class AdamGroups(Component):
             rate = self.lr[group["name"]]
             group["lr"] *= rate / group.get("initial_lr", rate)
             group |= {"initial_lr": rate, "weight_decay": self.weight_decay.get(group["name"], 0.0)}
-            group["betas"] = self.betas
+            group |= {"betas": self.betas, "decoupled_weight_decay": self.decoupled_weight_decay}
 
     def clip(self, optimizer: Optimizer, default: float | None = None) -> None:
         """Limit each group's gradient norm by its own setting, or by a positive ``default`` without one."""

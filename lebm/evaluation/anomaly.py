@@ -222,7 +222,8 @@ def _sets(
         yield name, meaning, change(inside, torch.Generator().manual_seed(settings.seed))
     test = subject.images.test
     if test.anomaly is not None:
-        x = test.subset(test.anomaly.numpy()).observations(slice(0, settings.ood_images))
+        held_out = test.subset(test.anomaly.numpy())
+        x = held_out.observations(limited(np.arange(len(held_out)), settings.ood_images, settings.seed))
         yield names[0], f"the held-out label {subject.images.held_out_label}", x
     channels, size, _ = test.image_shape
     for path, name in zip(settings.ood, names[1:], strict=True):

@@ -78,7 +78,7 @@ def image_suite(subject: Subject, settings: Settings) -> SuiteResult:
     # An equal number of real images, chosen by the seed.
     chosen = np.random.RandomState(settings.seed).permutation(len(real))[: len(fake)]
     neighbours = neighbour_rows(real[torch.from_numpy(chosen)].float(), fake.float(), NEIGHBOURS)
-    method, split = "Student's t over samples, the other set fixed", settings.real_split
+    method, split = "Student's t or Wilson over samples, the other set fixed", settings.real_split
     result.figures += [Figure.mean(measure, values, split, method) for measure, values in neighbours.items()]
     if has_pool(subject.model):
         pooled, _ = feature_rows(extractor, sample_batches(subject, settings, pool=True), "samples")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import binomtest, norm, t
 from torch import Tensor
 
 from lebm.metrics.anomaly import ranking, ranking_areas
@@ -43,7 +43,7 @@ class Interval:
 
 
 def mean_interval(values: Tensor, method: str = "") -> Interval:
-    """Return the mean of independent ``values`` with Student's 95% interval.
+    """Return the mean of independent ``values`` with Student's 95% interval, or Wilson's for zeros and ones.
 
     Args:
         values: values ``(N,)``, N at least 2.
@@ -64,6 +64,9 @@ def mean_interval(values: Tensor, method: str = "") -> Interval:
         raise ValueError(f"an interval of a mean needs at least two values, not {n}")
     values = values.double()
     mean = float(values.mean())
+    if bool(((values == 0) | (values == 1)).all()):
+        ends = binomtest(int(values.sum()), n).proportion_ci(method="wilson")
+        return Interval(mean, ends.low, ends.high, method or f"Wilson, {n} values")
     half = float(t.ppf(0.975, n - 1)) * float(values.std()) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, method or f"Student's t, {n} values")
 

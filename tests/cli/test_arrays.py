@@ -87,6 +87,26 @@ def test_points_in_the_plane(lebm: Run, tiny: Path, capsys: pytest.CaptureFixtur
     assert {"reconstruction_mse", "log_likelihood/ais"} <= figures("run/evaluation.json").keys()
 
 
+def test_latents_have_the_names_of_their_files(lebm: Run, trained: Path, pictures: Path) -> None:
+    """Of the splits of the run, and of other data, whose test split is encoded."""
+    data = "data: {class_path: ImageData, init_args: {path: pictures, test_size: 0, batch_size: 4}}"
+    Path("own.yaml").write_text(data.replace("test_size: 0", "image_size: 4, validation_size: 3"))
+    words = ["--trainer.callbacks", "null", "--trainer.max_steps", 1, "--run_dir", "own"]
+    assert lebm("fit", "-c", "tiny.yaml", "-c", "own.yaml", *words) == 0
+    assert lebm("encode", "own", "--out", "z.npz") == 0
+    with np.load("z.npz") as latents:
+        names = [*latents["train_name"], *latents["validation_name"]]
+        assert sorted(names) == sorted(str(p.relative_to(pictures)) for p in pictures.glob("train/*/*"))
+        assert [name.startswith("test") for name in latents["test_name"]] == [True] * 12
+        for part in ("train", "validation", "test"):
+            classes = [int(name.split("class")[1][0]) for name in latents[f"{part}_name"]]
+            assert latents[f"{part}_label"].tolist() == classes
+    assert lebm("encode", trained, "--data", "pictures", "--out", "other.npz") == 0
+    with np.load("other.npz") as latents:
+        assert latents["train"].shape[0] == 12
+        assert all(name.startswith("test") for name in latents["train_name"])
+
+
 def test_a_prior_on_the_latents_of_another_run(
     lebm: Run, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

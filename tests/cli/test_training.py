@@ -112,13 +112,33 @@ def test_resumed_run_equals_the_undisturbed_one(lebm: Run, trained: Path, tiny: 
     assert earlier["cpu_time_seconds"] > 0
 
 
+def test_a_run_in_double_precision_resumes_with_its_averages(lebm: Run, tiny: Path) -> None:
+    Path("double.yaml").write_text(
+        "trainer: {precision: 64-true, callbacks+: [{class_path: EMAWeightAveraging,"
+        " init_args: {decay: 0.9}}]}\n"
+    )
+    words = ["fit", "-c", tiny, "-c", "double.yaml", "--run_dir"]
+    assert lebm(*words, "whole") == 0
+    assert lebm(*words, "half", "--trainer.max_epochs", 1) == 0
+    assert lebm(*words, "half", "--resume") == 0
+    expected, found = weights(Path("whole")), weights(Path("half"))
+    assert {value.dtype for value in found.values() if value.is_floating_point()} == {torch.float64}
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_a_resumed_run_takes_another_learning_rate_and_decay(lebm: Run, tiny: Path) -> None:
     optimizer = "--model.init_args.optimizer.init_args"
     assert lebm("fit", "-c", tiny, "--run_dir", "half", "--trainer.max_epochs", 1) == 0
     words = [f"{optimizer}.lr.generator", 0.02, f"{optimizer}.lr_decay", 1.0]
+    words += [f"{optimizer}.weight_decay", '{"energy": 0.1}', f"{optimizer}.decoupled_weight_decay", "true"]
     assert lebm("fit", "--resume", "half", "--trainer.max_epochs", 3, *words) == 0
     content = checkpoint.read(Path("half/checkpoints/last.ckpt"))
-    rates = {group["name"]: group["lr"] for group in content["optimizer_states"][0]["param_groups"]}
+    groups = content["optimizer_states"][0]["param_groups"]
+    assert [(group["weight_decay"], group["decoupled_weight_decay"]) for group in groups] == [
+        (0.0, True),
+        (0.1, True),
+    ]
+    rates = {group["name"]: group["lr"] for group in groups}
     assert rates == pytest.approx({"generator": 0.5 * 0.02, "energy": 0.5 * 1e-4})  # halved after an epoch
 
 

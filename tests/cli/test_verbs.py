@@ -200,7 +200,7 @@ def test_other_data_are_read_with_the_white_level_of_the_run(
     Image.fromarray(np.full((4, 4), 4095, dtype=np.uint16)).save("deep/a.png")
     Image.fromarray(np.full((4, 4), 255, dtype=np.uint8)).save("bright.png")
     assert lebm("score", trained, "--data", "deep") == 2
-    assert "the brightest pixel would be 15 of 255; set white_level" in capsys.readouterr().err
+    assert "the brightest pixel would be 16 of 255; set white_level" in capsys.readouterr().err
     Path(trained / "config.yaml").write_text(
         "data: {class_path: lebm.data.ImageData, init_args: {path: gone, white_level: 4095}}\n"
     )

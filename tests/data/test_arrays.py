@@ -164,9 +164,11 @@ def test_grey_images_need_no_axis_of_channels_and_names_may_be_those_of_keras(tm
     torch.testing.assert_close(data.test.images()[:, 0], torch.from_numpy(x[3:] / 127.5 - 1).float())
 
 
+@pytest.mark.parametrize("dot", ["-", "."])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_files_of_mnist_bring_their_labels_and_test_images(tmp_path: Path, suffix: str) -> None:
+def test_files_of_mnist_bring_their_labels_and_test_images(tmp_path: Path, suffix: str, dot: str) -> None:
     def write(name: str, values: np.ndarray) -> None:
+        name = name.replace("-idx", f"{dot}idx")
         content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes() + values.tobytes()
         (tmp_path / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
 
@@ -176,11 +178,11 @@ def test_files_of_mnist_bring_their_labels_and_test_images(tmp_path: Path, suffi
     write("train-labels-idx1-ubyte", y[:5])
     write("t10k-images-idx3-ubyte", x[5:])
     write("t10k-labels-idx1-ubyte", y[5:])
-    data = ArrayData(str(tmp_path / f"train-images-idx3-ubyte{suffix}"), batch_size=1)
+    data = ArrayData(str(tmp_path / f"train-images{dot}idx3-ubyte{suffix}"), batch_size=1)
     data.setup()
     for split, rows in ((data.train, slice(0, 5)), (data.test, slice(5, 7))):
         assert torch.equal(split.labels, torch.from_numpy(y[rows]).long())
         torch.testing.assert_close(split.images()[:, 0], torch.from_numpy(x[rows] / 127.5 - 1).float())
-    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(b"broken")
+    (tmp_path / f"train-images{dot}idx3-ubyte{suffix}").write_bytes(b"broken")
     with pytest.raises(UserError, match="not a .npy, .npz or IDX file of plain numbers"):
-        ArrayData(str(tmp_path / f"train-images-idx3-ubyte{suffix}")).setup()
+        ArrayData(str(tmp_path / f"train-images{dot}idx3-ubyte{suffix}")).setup()

@@ -48,7 +48,7 @@ def test_box_then_central_square_then_resize() -> None:
 def test_odd_files() -> None:
     assert decoded(image_size=4)(png(np.full((1, 1), 7, np.uint8))).tolist() == [[[7] * 4] * 4]
     sixteen = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
-    assert decoded()(encoded(sixteen)).tolist() == [[[0, 127, 255]]]
+    assert decoded()(encoded(sixteen)).tolist() == [[[0, 128, 255]]]
     cmyk = Image.new("RGB", (4, 4), (255, 0, 0)).convert("CMYK")
     red = decoded()(encoded(cmyk, "TIFF"))
     assert red.shape == (3, 4, 4)
@@ -94,6 +94,8 @@ def deep(scale: float, kind: str, form: str = "PNG") -> bytes:
         (deep(257, "uint16", "TIFF"), None),
         (deep(1, "uint16"), 255),
         (deep(16, "uint16"), 4080),
+        (deep(4095 / 255, "uint16"), 4095),  # to the nearest level, as the values of the file were cut
+        (deep(0.01, "float32", "TIFF"), 2.55),
         (deep(16, "uint16", "TIFF"), 4080),
         (deep(1, "int32", "TIFF"), 255),
         (deep(1e6, "int32", "TIFF"), 255e6),

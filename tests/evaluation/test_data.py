@@ -92,10 +92,10 @@ def test_other_data_have_the_white_level_of_the_run(path: str, tmp_path: Path) -
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 4), value, dtype=np.uint16)).save(file)
     deep, run = str(tmp_path / "deep"), tmp_path / "run"
-    with pytest.raises(UserError, match="the brightest pixel would be 15 of 255"):
+    with pytest.raises(UserError, match="the brightest pixel would be 16 of 255"):
         RunImages.of(reopen(stored(run, "lebm.data.ImageData", path=path), deep))
     found = RunImages.of(reopen(stored(run, "lebm.data.ImageData", path=path, white_level=4095), deep))
-    assert found.test.images().flatten().tolist() == [255] * 16 + [127] * 16
+    assert found.test.images().flatten().tolist() == [255] * 16 + [128] * 16
 
 
 def test_refusals(path: str, tmp_path: Path) -> None:

@@ -135,6 +135,18 @@ def test_student_intervals_of_a_mean_cover_at_their_level() -> None:
         mean_interval(torch.ones(1))
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.995])
+def test_intervals_of_a_share_cover_and_stay_a_share(share: float) -> None:
+    """Wilson's interval covers at 95% on average over shares; at one share by a few per cent more or less."""
+    trials, n = 2000, 300
+    values = (torch.rand(trials, n, generator=source()) < share).double()
+    found = [mean_interval(row) for row in values]
+    assert all(0 <= interval.low <= interval.value <= interval.high <= 1 for interval in found)
+    covered = sum(interval.low < share < interval.high for interval in found) / trials
+    assert 0.92 < covered < 0.99
+    assert mean_interval(torch.zeros(300)).high == pytest.approx(0.0126, abs=1e-3)  # z^2 / (n + z^2)
+
+
 def test_the_jackknife_knows_the_spread_of_a_frechet_distance() -> None:
     """Repeated draws of 1,000 samples against one fixed Gaussian; the mean distance at this number is the
     truth to cover.

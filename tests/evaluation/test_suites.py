@@ -19,7 +19,7 @@ from lebm.config.recipes import load_recipe
 from lebm.data import ImageData, to_unit_range
 from lebm.errors import UserError
 from lebm.evaluation import chains as chains_module
-from lebm.evaluation.anomaly import OUT_SETS, _names, anomaly_suite, ood_suite, test_scores
+from lebm.evaluation.anomaly import OUT_SETS, _names, _sets, anomaly_suite, ood_suite, test_scores
 from lebm.evaluation.chains import chain_suite, sample_chunks
 from lebm.evaluation.context import Settings, Subject
 from lebm.evaluation.data import RunImages, batches
@@ -215,6 +215,17 @@ def test_ood_sets_and_their_figures(subject: Subject, tmp_path: Path) -> None:
         if figure.name.startswith("fpr_at_95/")
     )
     assert values(result, "others")["auroc/reconstruction"] < 0.75
+
+
+def test_the_held_out_images_are_chosen_by_the_seed(subject: Subject) -> None:
+    """Not the first of them, which have one class in a sorted data set."""
+    test = subject.images.test
+    every = test.subset(test.anomaly.numpy()).observations()
+    settings = Settings(**{**vars(SETTINGS), "ood_images": 5})
+    (x,) = [x for name, _, x in _sets(subject, settings, every, ["label_2"]) if name == "label_2"]
+    found = {row for row, image in enumerate(every) if any(torch.equal(image, other) for other in x)}
+    assert len(found) == 5
+    assert found != set(range(5))
 
 
 def test_names_of_further_out_sets(subject: Subject) -> None:
