@@ -86,5 +86,5 @@ def test_an_overlay_that_needs_an_encoder_says_so(capsys: pytest.CaptureFixture[
     assert name in ALL
     assert run(["validate-recipe", "-c", name, "-c", KINDS["taught"]]) == 2
     error = capsys.readouterr().err
-    assert "no encoder can be made from BottomLayer: name one with inference.init_args.encoder" in error
+    assert "no encoder can be made from BottomLayer: give the inference an encoder" in error
     assert error.count("\n") == 1
