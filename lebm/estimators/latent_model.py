@@ -364,8 +364,11 @@ class LatentModel(LightningModule, Component, ABC):
             network.zero_grad(set_to_none=True)
 
     def setup(self, stage: str) -> None:
-        """Reject strategies that cannot train a method with chains."""
+        """Reject strategies that cannot train a method with chains, and images of another size."""
         check_strategy(self, self.trainer.strategy)
+        read = getattr(self.trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
+        if read is not None:
+            check_rows(torch.empty(1, *read), event_shape(self.likelihood))
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss for callbacks to monitor; loggers have the loss of single steps."""

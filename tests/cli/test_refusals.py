@@ -57,12 +57,12 @@ def test_images_of_another_size(lebm: Run, tiny: Path, capsys: pytest.CaptureFix
     refused(
         capsys,
         lebm("fit", "-c", "bad.yaml"),
-        ("x has the shape (4, 1, 8, 8), but this model takes (B, 1, 4, 4); change image_size", "image_size", "out_shape"),
+        ("x has the shape (1, 1, 8, 8), but this model takes (B, 1, 4, 4)", "image_size", "out_shape"),
     )
     assert lebm("fit", "-c", "bad.yaml", "--data.init_args.image_size", 4, "--trainer.max_steps", 1) == 0
     capsys.readouterr()
     assert lebm("test", "runs/bad", "--data.init_args.image_size", 8) == 2
-    assert "the data have 1 x 8 x 8" in capsys.readouterr().err
+    assert "x has the shape (1, 1, 8, 8)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
