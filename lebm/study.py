@@ -80,7 +80,7 @@ class Study:
             *((f"{plan}: cells {name}", own, CELLS) for name, own in self.plan["cells"].items()),
             *((f"{plan}: table {name}", own, TABLES) for name, own in self.plan.get("tables", {}).items()),
         ):
-            if unknown := sorted(set(names) - set(known.split())):
+            if unknown := sorted(set(names or {}) - set(known.split())):
                 raise UserError(f"{place}: unknown key {unknown[0]!r}; the keys are {known}")
         named = self.plan.get("results", f"{self.place.stem}.jsonl")
         self.results = results or (self.place.parent / named).resolve()
