@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -208,13 +208,13 @@ def model_log_z(
     """Estimate ``log Z`` of a model's prior from below and from above; both are zero for a normalised prior.
 
     If samples of the base alone give a narrower interval than :func:`prior_log_z`, both are the direct
-    estimate. ``noise`` is a function from a purpose to its noise.
+    estimate, as one object. ``noise`` is a function from a purpose to its noise.
     """
     prior = model.latent_prior
     if prior is None or prior.is_exact:
         zero = torch.zeros((), dtype=torch.float64)
         exact = LogZ(zero, zero, zero, zero + chains)
-        return exact, exact
+        return exact, replace(exact)
     draws = long_run(model, chains, noise("long run"))
     below, above = prior_log_z(prior, levels, draws, noise("log z"))
     if isinstance(prior, EnergyPrior):
@@ -267,10 +267,11 @@ def likelihood_suite(subject: Subject, settings: Settings) -> SuiteResult:
         return log_marginal(model.posterior, x, start, levels, settings.chains, noise(purpose), posterior=z)
 
     below, above = model_log_z(model, 5 * settings.levels, PRIOR_CHAINS, noise)
-    draws, levels = (PRIOR_CHAINS * DIRECT, 1) if below is above else (PRIOR_CHAINS, 5 * settings.levels)
-    how = "normal, over " + ("samples of the base" if below is above else "annealed chains")
+    draws, levels, how = PRIOR_CHAINS, 5 * settings.levels, "normal, over annealed chains"
     if model.latent_prior is None or model.latent_prior.is_exact:
         how = "known, because the prior is normalised"
+    elif below is above:
+        draws, levels, how = PRIOR_CHAINS * DIRECT, 1, "normal, over samples of the base"
     for name, bound in (("below", below), ("above", above)):
         value, low, high = (float(end) for end in (bound.estimate, bound.low, bound.high))
         few = ", joined with the interval of log-normal weights" if bound.ess < few_weights(draws) else ""

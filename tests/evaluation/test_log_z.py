@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from lebm.evaluation.marginal_likelihood import model_log_z
+from lebm.data.rows import ImageRows
+from lebm.evaluation.context import Settings, Subject
+from lebm.evaluation.data import RunImages
+from lebm.evaluation.marginal_likelihood import likelihood_suite, model_log_z
 from lebm.models import GaussianMixture
 from lebm.samplers import Noise
 from tests.density_ratio.test_log_z import quadrature
@@ -41,3 +45,24 @@ def test_a_prior_that_waits_for_its_base_is_normalised() -> None:
     model = model_of(Waves(), fit_base=FitBase(1))
     below, above = model_log_z(model, levels=5, chains=20, noise=noise)
     assert float(below.estimate) == float(above.estimate) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "n"),
+    [
+        ("waiting", "known, because the prior is normalised", 512),
+        ("near", "normal, over samples of the base", 40 * 512),
+    ],
+)
+def test_the_record_says_how_log_z_is_known(name: str, method: str, n: int) -> None:
+    from lebm.estimators import FitBase
+
+    model = model_of(Waves(), **({"fit_base": FitBase(1)} if name == "waiting" else {}))
+    x = model.sample(4)
+    images = ImageRows([x.numpy()], np.zeros(4, dtype=np.int64), np.arange(4))
+    subject = Subject(model.eval(), RunImages(None, images, {}, {}, None))
+    settings = Settings(likelihood_images=4, levels=2, chains=2)
+    below, above = likelihood_suite(subject, settings).figures[:2]
+    assert (below.name, above.name) == ("log_z/below", "log_z/above")
+    assert below.interval == above.interval == method
+    assert below.n == above.n == n
