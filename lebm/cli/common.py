@@ -201,11 +201,11 @@ class Opened:
         array = not is_image(x) or (chosen.out or Path()).suffix == ".npy"
         form = form or ("npy" if array else "png")
         target = target_file(chosen, name, f".{form}")
-        if form == "png" and not is_image(x):
-            raise UserError(f"{name} of shape {shape} are not images; use --format npy")
-        if form == "png" and target.suffix.lower() != ".png":
-            raise UserError(f"--out {target}: pictures are written as .png")
         if form == "png":
+            if not is_image(x):
+                raise UserError(f"{name} of shape {shape} are not images; use --format npy")
+            if target.suffix.lower() != ".png":
+                raise UserError(f"--out {target}: pictures are written as .png")
             return write_png(target, picture(x))
         if target.suffix != ".npy":
             raise UserError(f"--out {target}: observations of shape {shape} are written as .npy")

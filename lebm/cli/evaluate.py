@@ -141,15 +141,17 @@ def _print_table(content: dict[str, Any], names: tuple[str, ...]) -> None:
     table = Table("suite", Column("figure", no_wrap=True), "split", title=escape(printable(title)))
     for heading in ("value", "95% interval", "n"):
         table.add_column(heading, justify="right")
-    shown = [(name, figure) for name in names for figure in content["suites"][name]["figures"]]
-    compared = any(beside(figure) for _, figure in shown)
-    if compared:
+    rows = []
+    for name in names:
+        for figure in content["suites"][name]["figures"]:
+            ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
+            value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
+            own = (name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
+            rows.append([escape(printable(cell)) for cell in own])
+    if any(row[-1] for row in rows):
         table.add_column("to compare with")
-    for name, figure in shown:
-        ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
-        value = "not finite" if figure["value"] is None else f"{figure['value']:.4g}"
-        cells = (name, figure["name"], figure["split"], value, ends, f"{figure['n']:,}", beside(figure))
-        table.add_row(*(escape(printable(cell)) for cell in cells[: None if compared else -1]))
+    for row in rows:
+        table.add_row(*row[: len(table.columns)])
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
 

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -132,11 +133,16 @@ class SplitData(LightningDataModule, Component):
         used = self.describe_split()
         order = {name: used[name] for name in self.ordering}
         if hasattr(self.train, "__getitems__"):
-            some = self.train.__getitems__(np.linspace(0, len(self.train) - 1, 16, dtype=int).tolist())["x"]
-            order["digest"] = hashlib.sha256(some.contiguous().numpy().tobytes()).hexdigest()[:8]
+            order["digest"] = self._digest
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             order["limit_train_batches"] = self.trainer.limit_train_batches  # type: ignore[attr-defined]
         return order
+
+    @cached_property
+    def _digest(self) -> str:
+        """Digest of 16 training rows, read once although every checkpoint has it."""
+        some = self.train.__getitems__(np.linspace(0, len(self.train) - 1, 16, dtype=int).tolist())["x"]
+        return hashlib.sha256(some.contiguous().numpy().tobytes()).hexdigest()[:8]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn if the interrupted run read its data in another way."""

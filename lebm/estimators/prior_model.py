@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -27,6 +26,7 @@ from lebm.models.layers import check_choice, check_sizes
 from lebm.models.likelihoods import Likelihood
 from lebm.models.priors import EnergyPrior, Prior
 from lebm.samplers.base import LogDensity, Sampler
+from lebm.samplers.chains import sum_over_processes
 from lebm.samplers.importance import IndependenceMetropolis, clean_log_weights, weight_ess
 from lebm.samplers.noise import Noise, RandomSource
 
@@ -400,10 +400,8 @@ class PriorModel(LatentModel):
         if not isinstance(energy, ClassEnergy) or labels is None:
             return z.new_zeros(())
         each = cross_entropy(energy.logits(z), labels, ignore_index=-1, reduction="sum")
-        known, processes = (labels >= 0).sum(), 1
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(known)
-            processes = dist.get_world_size()
+        own = (labels >= 0).sum()
+        known, processes = sum_over_processes(torch.stack([own, torch.ones_like(own)]))
         loss = processes * each / known.clamp_min(1)
         self.note("train/label_nll", loss)
         return energy.label_weight * loss

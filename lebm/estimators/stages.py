@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from lebm.component import Component
 from lebm.density_ratio.classifiers import extrapolation
 from lebm.lightning_private import average_of, averages
 from lebm.models.ratios import RatioPrior
+from lebm.samplers.chains import sum_over_processes
 
 # Loss of a classifier that does not separate the classes, in nats per pair of a positive and a negative.
 ONE = 2 * math.log(2)
@@ -87,8 +87,7 @@ class StageRule(nn.Module, Component, ABC):
             losses = nn.functional.softplus(positive.double()) + nn.functional.softplus(-negative.double())
             right = 0.5 * ((positive < 0).double() + (negative >= 0).double())
             sums = torch.stack([(weight * losses).sum(), (weight * right).sum(), weight.sum()])
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(sums)
+            sums = sum_over_processes(sums)
             self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
 
     def step(self, slots_left: int) -> StageRecord | None:

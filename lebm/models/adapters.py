@@ -103,18 +103,17 @@ class ModuleAutoencoder(Generator):
         trains: bool = False,
     ) -> None:
         super().__init__()
-        own: Any = module.requires_grad_(trains)
-        self.module = own
+        self.module = module.requires_grad_(trains)
         self.out_shape = tuple(out_shape)
         if latent_shape is None:
             anchor = next(module.parameters(), torch.zeros(()))
             with torch.no_grad(), frozen(module):
-                mean = _moments(own.encode(anchor.new_zeros(1, *out_shape)))[0]
-                shape = tuple(_tensor(own.decode(torch.zeros_like(mean))).shape)
+                mean = _moments(self.module.encode(anchor.new_zeros(1, *out_shape)))[0]
+                shape = tuple(_tensor(self.module.decode(torch.zeros_like(mean))).shape)
             if shape != (1, *out_shape):
                 raise ValueError(
-                    f"decode gives the shape {shape}, not {(1, *out_shape)}; is latent_shape, which encode"
-                    f" shows as {tuple(mean.shape[1:])}, or out_shape another?"
+                    f"decode gives the shape {shape}, not {(1, *out_shape)}; change out_shape, or give the"
+                    f" latent_shape, for which encode gives {tuple(mean.shape[1:])}"
                 )
             latent_shape = mean.shape[1:]
         self.latent_shape = tuple(latent_shape)

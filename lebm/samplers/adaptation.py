@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lebm.samplers.base import LogDensity, Sampler, finite_rows, rows
+from lebm.samplers.chains import sum_over_processes
 from lebm.samplers.noise import RandomSource
 
 
@@ -96,8 +97,7 @@ class Adaptive(Sampler):
             rates = info.extra["acceptance"].double()
             finite = torch.where(torch.isfinite(rates), rates, 0)  # what is not finite is rejected
             total = torch.stack([finite.sum(), rates.new_tensor(float(rates.numel()))])
-            if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(total)
+            total = sum_over_processes(total) if across_processes else total
             errors += self.target_acceptance - float(total[0] / total[1].clamp_min(1))
             log_scale = shrink - math.sqrt(count) / 0.05 * errors / (count + 10)
             weight = count**-0.75

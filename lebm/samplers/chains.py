@@ -246,6 +246,13 @@ def of_all_processes(*own: Tensor) -> list[Tensor]:
     return whole
 
 
+def sum_over_processes(total: Tensor) -> Tensor:
+    """Add a tensor over all processes in place, and return it. This is a collective call."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(total)
+    return total
+
+
 def _rank_and_size() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
