@@ -68,7 +68,8 @@ def test_figures_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     } <= found.keys()
     assert found["nll"].low < found["nll"].value < found["nll"].high  # type: ignore[operator]
     assert (found["nll"].n, found["nll"].split) == (9, "test")
-    assert (found["log_z"].n, found["log_z"].split) == (512, "prior")
+    # samples of the base, which tell more here than annealed chains
+    assert (found["log_z"].n, found["log_z"].split) == (40 * 512, "prior")
     assert (found["forward_perplexity"].n, found["forward_perplexity"].split) == (30, "samples")
     assert (found["reverse_perplexity"].n, found["reverse_perplexity"].split) == (9, "test")
     assert (found["self_bleu"].n, found["self_bleu"].split) == (9, "samples")
